@@ -25,7 +25,6 @@ __all__ = [
     "EmbeddingMapDisplay",
     "Explanation",
     "Explanations",
-    "LoraConfig",
     "OptunaPruning",
     "RankAllocationDisplay",
     "TrainingHistoryDisplay",
@@ -51,7 +50,6 @@ _HOMES = {
     "EmbeddingMapDisplay": ".displays.embedding_map",
     "Explanation": ".estimators.explanation",
     "Explanations": ".estimators.explanation",
-    "LoraConfig": ".adalora.config",
     "OptunaPruning": ".search.pruning_callback",
     "RankAllocationDisplay": ".displays.displays",
     "TrainingHistoryDisplay": ".displays.displays",
@@ -63,7 +61,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from .adalora.config import AdaLoraConfig, LoraConfig
+    from .adalora.config import AdaLoraConfig
     from .adalora.model import AdaLoraModel, get_peft_model
     from .adalora.schedule import BudgetSchedule
     from .displays.displays import (

@@ -22,7 +22,7 @@ def pair(make, seed=0, **options):
     settings = {
         f.name: getattr(ours.peft_config, f.name)
         for f in dataclasses.fields(ours.peft_config)
-        if f.name not in ("peft_type", "task_type", "fan_in_fan_out", "peft_version")
+        if f.name not in ("peft_type", "task_type", "fan_in_fan_out")
     }
     settings["target_modules"] = list(ours.adapted)
     theirs = quietly(

@@ -273,7 +273,6 @@ def test_searches_fit_on_the_device(tiny_model):
     "name",
     ["bert", "deberta-v2", "modernbert", "gpt2", "llama"],
 )
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 def test_architectures_train_as_on_the_cpu(tiny_architecture, name):
     ids = torch.arange(3, 45).reshape(6, 7)
     mask = torch.ones_like(ids)

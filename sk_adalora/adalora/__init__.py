@@ -1,7 +1,7 @@
 """The AdaLoRA engine: adapt any torch model. Needs torch and safetensors only."""
 
 from .allocator import RankAllocator
-from .config import AdaLoraConfig, LoraConfig
+from .config import AdaLoraConfig
 from .layers import SVDLinear
 from .model import AdaLoraModel, get_peft_model
 from .row_bank import RowBank
@@ -13,7 +13,6 @@ __all__ = [
     "AdaLoraConfig",
     "AdaLoraModel",
     "BudgetSchedule",
-    "LoraConfig",
     "RankAllocator",
     "RowBank",
     "SVDLinear",

@@ -75,6 +75,9 @@ class RankAllocator:
         Number of triplets that live.
     finished : bool
         Whether the last allocation has happened.
+    averages : list of Importance or None
+        Of the singular values, then of each bank. None before the first step, and after
+        the last allocation, which drops them.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class RankAllocator:
         values = self.triplets.singular_values
         self.budget = len(values)
         self.kept = torch.ones_like(values, dtype=torch.bool)
-        self._averages: list[Importance] | None = None
+        self.averages: list[Importance] | None = None
         self._reached = torch.zeros_like(self.kept)  # (n,) ever got a gradient
         self._index_layers()
 
@@ -112,25 +115,6 @@ class RankAllocator:
     def _tensors(self) -> list[Tensor]:
         banks = [bank.rows for bank in self.triplets.banks]
         return [self.triplets.singular_values, *banks]
-
-    @property
-    def averages(self) -> list[Importance]:
-        """Averages of the singular values, then of each bank.
-
-        Zeros before the first step. The last allocation drops them.
-
-        Raises
-        ------
-        RuntimeError
-            If the last allocation has happened.
-        """
-        if self.finished:
-            raise RuntimeError(
-                "Importance may be read until the last allocation, which drops it. Got "
-                "an allocator that has finished. Read it before, while `finished` is "
-                "False, or see in `kept` which triplets live."
-            )
-        return self._new_averages() if self._averages is None else self._averages
 
     def _new_averages(self) -> list[Importance]:
         return [Importance(p, self.beta1, self.beta2) for p in self._tensors()]
@@ -171,20 +155,8 @@ class RankAllocator:
         Parameters
         ----------
         schedule : BudgetSchedule
-            Of the same triplets.
-
-        Raises
-        ------
-        ValueError
-            If its budgets at the start and at the end are others.
+            Of the same triplets, from and to the same budget.
         """
-        now = self.schedule
-        if (schedule.initial, schedule.target) != (now.initial, now.target):
-            raise ValueError(
-                f"`schedule` must go from {now.initial} to {now.target} triplets, as "
-                f"the one before. Got {schedule.initial} to {schedule.target}. Change "
-                "the steps only."
-            )
         self.schedule = schedule
 
     def finish(self) -> None:
@@ -213,9 +185,9 @@ class RankAllocator:
         current = [_sensitivity(p) for p in self._tensors()]
         # No number is negative: if one is not finite, neither is the sum.
         valid = torch.stack([c.sum() for c in current]).sum().isfinite().float()
-        if self._averages is None:
-            self._averages = self._new_averages()
-        for average, sensitivity in zip(self._averages, current, strict=True):
+        if self.averages is None:
+            self.averages = self._new_averages()
+        for average, sensitivity in zip(self.averages, current, strict=True):
             average.update(sensitivity, valid)
         gradient = self.triplets.singular_values.grad
         if gradient is not None:  # clipping may turn 0 into NaN, which is not above 0
@@ -231,13 +203,9 @@ class RankAllocator:
         Returns
         -------
         torch.Tensor of shape (n,)
-
-        Raises
-        ------
-        RuntimeError
-            If the last allocation has happened, which drops the averages.
+            0 where there are no averages.
         """
-        values, *rows = self.averages
+        values, *rows = self.averages or self._new_averages()
         score = values.score()
         for bank, average in zip(self.triplets.banks, rows, strict=True):
             _add_rows(score, bank, average.score().mean(dim=1))
@@ -255,7 +223,7 @@ class RankAllocator:
 
     @torch.no_grad()
     def _allocate(self, step: int) -> None:
-        if self._averages is None:  # an adapter was loaded, and not its importance
+        if self.averages is None:  # an adapter was loaded, and not its importance
             score = self.triplets.singular_values.abs()
         else:
             score = self.scores()
@@ -268,7 +236,7 @@ class RankAllocator:
         self.last_allocation = step
         self.finished = step == self.schedule.final_step
         if self.finished:
-            self._averages = None
+            self.averages = None
         self.zero_pruned()
 
     @torch.no_grad()
@@ -319,7 +287,7 @@ class RankAllocator:
         self.kept = self.kept.to(device)
         self._reached = self._reached.to(device)
         self._layer_of = self._layer_of.to(device)
-        for average in self._averages or ():
+        for average in self.averages or ():
             average.sensitivity = average.sensitivity.to(device)
             average.uncertainty = average.uncertainty.to(device)
 
@@ -331,9 +299,9 @@ class RankAllocator:
         dict
         """
         averages = None
-        if self._averages is not None:
+        if self.averages is not None:
             averages = [
-                (a.sensitivity.clone(), a.uncertainty.clone()) for a in self._averages
+                (a.sensitivity.clone(), a.uncertainty.clone()) for a in self.averages
             ]
         return {
             "last_step": self.last_step,
@@ -359,41 +327,30 @@ class RankAllocator:
             If it belongs to another number of triplets, or to matrices of other sizes;
             nothing is changed then.
         """
-        self._check_state(state)
+        stored = state["averages"] or ()
+        own = [(len(self.kept),), *(p.shape for p in self._tensors() if stored)]
+        found = [
+            (len(state["kept"]),),
+            *(sensitivity.shape for sensitivity, _ in stored),
+        ]
+        if found != own:
+            raise ValueError(
+                "The allocator's state must be of triplets and averages of shapes "
+                f"{[*map(tuple, own)]}. Got {[*map(tuple, found)]}. Load the adapter "
+                "of the same step first, with the same layers adapted."
+            )
         device = self.triplets.singular_values.device
         self.last_step = state["last_step"]
         self.last_allocation = state["last_allocation"]
         self.budget = state["budget"]
         self.finished = state["finished"]
-        self._averages = None
         with torch.inference_mode(False):  # training may go on after it
             self.kept = state["kept"].to(device, copy=True)
             self._reached = state["reached"].to(device, copy=True)
-            if state["averages"] is not None:
-                self._averages = self._new_averages()
-                for average, (sensitivity, uncertainty) in zip(
-                    self._averages, state["averages"], strict=True
-                ):
-                    average.sensitivity = sensitivity.to(device, copy=True)
-                    average.uncertainty = uncertainty.to(device, copy=True)
-
-    def _check_state(self, state: dict[str, Any]) -> None:
-        """Refuse the state of another adapter."""
-        n_triplets = len(self.triplets.singular_values)
-        if len(state["kept"]) != n_triplets:
-            raise ValueError(
-                f"The allocator's state must be of {n_triplets} triplets. Got "
-                f"{len(state['kept'])}. Load the adapter of the same step first."
-            )
-        if state["averages"] is None:
-            return
-        shapes = [tuple(parameter.shape) for parameter in self._tensors()]
-        found = [tuple(sensitivity.shape) for sensitivity, _ in state["averages"]]
-        if found != shapes:
-            raise ValueError(
-                f"The allocator's state must hold averages of shapes {shapes}. Got "
-                f"{found}. Load the state of a run that adapts the same matrices."
-            )
+            self.averages = self._new_averages() if stored else None
+            for average, pair in zip(self.averages or (), stored, strict=True):
+                average.sensitivity.copy_(pair[0])
+                average.uncertainty.copy_(pair[1])
 
 
 def _sensitivity(parameter: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ import math
 import os
 import re
 import reprlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
-from .json_file import read_json
-from .messages import warn_user
 from .schedule import BudgetSchedule
+from .untrusted import read_json
 
 CONFIG_NAME = "adapter_config.json"
 
@@ -28,295 +27,22 @@ _TASKS = (
     "FEATURE_EXTRACTION",
 )
 
-_BIASES = ("none", "all", "lora_only")
+# Fields that hold lists, and of what.
+_LISTS = {"layers_to_transform": int, "layers_pattern": str, "modules_to_save": str}
 
-# Fields that hold names, or a pattern of names.
-_NAMES = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save")
-
-# Fields that hold a text.
-_TEXTS = ("task_type", "base_model_name_or_path", "revision", "peft_version")
-
-# Fields of other PEFT methods that PEFT writes into every file. They mean nothing
-# here as long as they hold these values.
-_INERT_VALUES: dict[str, Any] = {
+# Fields of PEFT that its AdaLoRA does not read.
+_WITHOUT_EFFECT = {"r", "use_rslora", "alpha_pattern", "auto_mapping", "peft_version"}
+# What PEFT writes for its other methods where they are off, beside null and the like.
+_OFF: dict[str, Any] = {
+    "bias": "none",
     "megatron_core": "megatron.core",
     "qalora_group_size": 16,
     "runtime_config": {"ephemeral_gpu_offload": False},
 }
 
-# Fields of plain LoRA that AdaLoRA refuses, and why.
-_REFUSED = {
-    "use_dora": "it learns a length for each row of a weight, which triplets lack",
-    "loftq_config": "it starts from what quantising has lost, and triplets from zero",
-    "alpha_pattern": "PEFT's AdaLoRA ignores it, so files would mean something else "
-    "there, and singular values learn how strong the update of a layer is",
-}
-
 
 @dataclass
-class LoraConfig:
-    """Settings that every low-rank adapter shares, under PEFT's names.
-
-    Parameters
-    ----------
-    r : int, default=8
-        Rank of plain LoRA. :class:`AdaLoraConfig` has ``init_r`` instead.
-    target_modules : set of str, str or None, default=None
-        Which linear layers get an update: a set or list of endings of their names, a
-        regular expression for whole paths, or ``"all-linear"``, for which None stands:
-        every linear layer but pooler, embeddings and head.
-    exclude_modules : set of str, str or None, default=None
-        Layers to leave out of these: endings of names, or a regular expression.
-    lora_alpha : int or float, default=8
-        Strength of the update: it is multiplied by ``lora_alpha / (init_r + 1e-5)``, as
-        in PEFT. 0 stands for ``init_r``.
-    lora_dropout : float, default=0.0
-        Probability, in [0, 1), with which training drops an input of the update.
-    fan_in_fan_out : bool, default=False
-        Whether weights are stored as ``(in, out)``. It is corrected, with a warning, if
-        all adapted layers are ``Conv1D``, or none is.
-    bias : {"none", "all", "lora_only"}, default="none"
-        Which biases are trained: none, all, or those of the adapted layers.
-    modules_to_save : list of str or None, default=None
-        Modules to train in full and to store with the adapter: endings of their names.
-    init_lora_weights : bool or "gaussian", default=True
-        Whether the update starts as zero, so that the model first computes what the
-        pretrained one does. False draws all its numbers from N(0, 1), for tests: the
-        update is then much larger than the weights of most models. "gaussian" is True:
-        the directions of an update of zero are drawn from a normal distribution.
-    layers_to_transform : int, list of int or None, default=None
-        Numbers of the layers to adapt. None stands for all.
-    layers_pattern : str, list of str or None, default=None
-        Name of the list in which these numbers count, such as ``"layer"``.
-    task_type : str or None, default=None
-        PEFT's name of the task. ``"SEQ_CLS"`` and ``"TOKEN_CLS"`` add the model's
-        ``classifier`` and ``score`` to ``modules_to_save``, and ``"QUESTION_ANS"`` its
-        ``qa_outputs``; ``"CAUSAL_LM"``, ``"SEQ_2_SEQ_LM"`` and
-        ``"FEATURE_EXTRACTION"`` add nothing. A head of another name is not found:
-        name it in ``modules_to_save``.
-    use_rslora : bool, default=False
-        Whether to multiply updates by ``lora_alpha / init_r ** 0.5``, as in
-        rank-stabilised LoRA. :class:`AdaLoraConfig` turns it into a larger
-        `lora_alpha` and False, since PEFT's AdaLoRA ignores it: outputs are the same
-        there.
-    use_dora : bool, default=False
-        A variant of plain LoRA, which AdaLoRA does not have.
-    loftq_config : dict, default={}
-        A variant of plain LoRA, which AdaLoRA does not have.
-    rank_pattern : dict, default={}
-        The rank of each layer.
-    alpha_pattern : dict, default={}
-        The ``lora_alpha`` of each layer, in plain LoRA. In AdaLoRA, the singular values
-        learn how strong the update of a layer is.
-    base_model_name_or_path : str, os.PathLike or None, default=None
-        The pretrained model that the adapter belongs to. For None, saving an adapter
-        writes the name or path that transformers loaded the model from.
-    revision : str or None, default=None
-        The version of that model.
-    inference_mode : bool, default=False
-        Whether the adapter starts frozen.
-    peft_type : str, default="LORA"
-        The method, as it is written into files.
-    auto_mapping : dict or None, default=None
-        Kept as a file of PEFT's has it.
-    peft_version : str or None, default=None
-        The version of PEFT that wrote the file.
-    """
-
-    r: int = 8
-    target_modules: set[str] | list[str] | str | None = None
-    exclude_modules: set[str] | list[str] | str | None = None
-    lora_alpha: float = 8
-    lora_dropout: float = 0.0
-    fan_in_fan_out: bool = False
-    bias: Literal["none", "all", "lora_only"] = "none"
-    modules_to_save: list[str] | None = None
-    init_lora_weights: bool | Literal["gaussian"] = True
-    layers_to_transform: list[int] | int | None = None
-    layers_pattern: list[str] | str | None = None
-    task_type: str | None = None
-    use_rslora: bool = False
-    use_dora: bool = False
-    loftq_config: dict[str, Any] | None = field(default_factory=dict)
-    rank_pattern: dict[str, Any] | None = field(default_factory=dict)
-    alpha_pattern: dict[str, Any] | None = field(default_factory=dict)
-    base_model_name_or_path: str | None = None
-    revision: str | None = None
-    inference_mode: bool = False
-    peft_type: str = "LORA"
-    auto_mapping: dict[str, Any] | None = None
-    peft_version: str | None = None
-
-    method: ClassVar[str] = "LORA"
-    # Fields that PEFT has written without any effect of theirs on the numbers.
-    _without_effect: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        self.peft_type = self.method
-        for each in fields(self):  # JSON has no paths, and no numbers of NumPy
-            setattr(self, each.name, _as_plain(getattr(self, each.name)))
-        for name in _NAMES:
-            _check_names(name, getattr(self, name), str)
-        for name in _TEXTS:
-            if not isinstance(getattr(self, name), str | None):
-                raise TypeError(
-                    f"`{name}` must be a str or None. Got "
-                    f"{reprlib.repr(getattr(self, name))}. Leave it out."
-                )
-        _check_names("layers_to_transform", self.layers_to_transform, int)
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            if isinstance(value, list | tuple | frozenset):
-                setattr(self, name, set(value))
-        for name in ("modules_to_save", "layers_to_transform", "layers_pattern"):
-            value = getattr(self, name)
-            if isinstance(value, set | frozenset):  # which JSON has not
-                setattr(self, name, sorted(value))
-        self._check_layers()
-        self._check_variants()
-        self._check_patterns()
-        _check_number("lora_alpha", self.lora_alpha)
-        _check_number("lora_dropout", self.lora_dropout, below=1)
-        if isinstance(self.modules_to_save, str):
-            raise TypeError(
-                "`modules_to_save` must be a list of name endings. Got the str "
-                f"{self.modules_to_save!r}. Pass [{self.modules_to_save!r}]."
-            )
-        for name, known in (("bias", _BIASES), ("task_type", (None, *_TASKS))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"`{name}` must be one of {known}. Got {getattr(self, name)!r}. "
-                    "Choose one of these, or leave it out."
-                )
-
-    def _check_layers(self) -> None:
-        if isinstance(self.target_modules, str):
-            for name in ("layers_to_transform", "layers_pattern"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"`{name}` cannot be used when `target_modules` is a str. "
-                        f"Got target_modules={self.target_modules!r}. "
-                        "List the name endings instead, or leave it out."
-                    )
-        if self.layers_pattern and self.layers_to_transform is None:
-            raise ValueError(
-                "`layers_pattern` needs `layers_to_transform`. Got "
-                f"layers_pattern={self.layers_pattern!r} alone. Say which layers."
-            )
-
-    def _check_patterns(self) -> None:
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                continue
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(
-                    f"`{name}` must be a list of name endings or a regular "
-                    f"expression. Got {value!r}: {error}. Correct the expression."
-                ) from error
-
-    def _check_variants(self) -> None:
-        """Refuse what a subclass does not support."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values, with sets as sorted lists.
-
-        Returns
-        -------
-        dict
-            The values, by the names of the fields.
-        """
-        values = asdict(self)
-        return {
-            name: sorted(value) if isinstance(value, set) else value
-            for name, value in values.items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Make a configuration from what `to_dict` returned, or from PEFT's JSON.
-
-        Parameters
-        ----------
-        values : dict
-            The values, by the names of the fields. Unknown fields are left out, and
-            those that PEFT's own method ignores; a warning names those that would have
-            changed something.
-
-        Returns
-        -------
-        LoraConfig or AdaLoraConfig
-            The configuration.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the values belong to another method, or if one of them is wrong.
-        """
-        method = values.get("peft_type") or cls.method
-        if method != cls.method:
-            raise ValueError(
-                f"`peft_type` must be {cls.method!r}. Got {method!r}. "
-                "Load it with peft, which has that method."
-            )
-        known = {f.name for f in fields(cls)}.difference(cls._without_effect)
-        unknown = sorted(
-            name
-            for name, value in values.items()
-            if name not in known and value and _INERT_VALUES.get(name) != value
-        )
-        if unknown:
-            warn_user(
-                f"The fields of {cls.__name__} must be known here, and have an effect "
-                f"in PEFT. Got others, which are left out: {', '.join(unknown)}. They "
-                "may come from another version of PEFT: update sk-adalora.",
-            )
-        return cls(**{name: value for name, value in values.items() if name in known})
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write ``adapter_config.json`` as PEFT does.
-
-        Parameters
-        ----------
-        save_directory : path-like
-            The folder to write to. It is created if there is none; an existing file is
-            replaced.
-        """
-        folder = Path(os.path.expanduser(save_directory))
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
-        path = folder / CONFIG_NAME
-        path.write_text(text + "\n", encoding="utf8", newline="\n")
-
-    @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
-        """Read ``adapter_config.json`` from a local folder.
-
-        Parameters
-        ----------
-        directory : path-like
-            The adapter's folder.
-
-        Returns
-        -------
-        LoraConfig or AdaLoraConfig
-            The configuration.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder holds no such file.
-        ValueError, TypeError
-            If the file is not a JSON object, or if one of its values is wrong.
-        """
-        folder = Path(os.path.expanduser(directory))
-        return cls.from_dict(read_json(folder / CONFIG_NAME))
-
-
-@dataclass
-class AdaLoraConfig(LoraConfig):
+class AdaLoraConfig:
     """Settings of AdaLoRA [1]_, under PEFT's names.
 
     Training has three phases, in optimizer steps counted from 0: full rank up to step
@@ -351,9 +77,47 @@ class AdaLoraConfig(LoraConfig):
     rank_pattern : dict or None, default=None
         Final ranks to start with and to keep, as PEFT writes them:
         ``{"<path>.lora_E": [bool] * init_r}`` for every adapted layer. Only the number
-        of True counts. None starts all layers at ``init_r``.
-    **kwargs : dict
-        The fields of :class:`LoraConfig`, by keyword.
+        of True counts. None or empty, all layers start at ``init_r``.
+    target_modules : set of str, str or None, default=None
+        Which linear layers get an update: a set or list of endings of their names, a
+        regular expression for whole paths, or ``"all-linear"``, for which None stands:
+        every linear layer but pooler, embeddings and head.
+    exclude_modules : set of str, str or None, default=None
+        Layers to leave out of these: endings of names, or a regular expression.
+    layers_to_transform : int, list of int or None, default=None
+        Numbers of the layers to adapt. None stands for all.
+    layers_pattern : str, list of str or None, default=None
+        Name of the list in which these numbers count, such as ``"layer"``.
+    modules_to_save : list of str or None, default=None
+        Modules to train in full and to store with the adapter: endings of their names.
+    task_type : str or None, default=None
+        PEFT's name of the task. ``"SEQ_CLS"`` and ``"TOKEN_CLS"`` add the model's
+        ``classifier`` and ``score`` to ``modules_to_save``, and ``"QUESTION_ANS"`` its
+        ``qa_outputs``; ``"CAUSAL_LM"``, ``"SEQ_2_SEQ_LM"`` and
+        ``"FEATURE_EXTRACTION"`` add nothing. A head of another name is not found:
+        name it in ``modules_to_save``.
+    lora_alpha : int or float, default=8
+        Strength of the update: it is multiplied by ``lora_alpha / (init_r + 1e-5)``, as
+        in PEFT. 0 stands for ``init_r``.
+    lora_dropout : float, default=0.0
+        Probability, in [0, 1), with which training drops an input of the update.
+    init_lora_weights : bool or "gaussian", default=True
+        Whether the update starts as zero, so that the model first computes what the
+        pretrained one does. False draws all its numbers from N(0, 1), for tests: the
+        update is then much larger than the weights of most models. "gaussian" is True:
+        the directions of an update of zero are drawn from a normal distribution.
+    fan_in_fan_out : bool, default=False
+        Whether weights are stored as ``(in, out)``. It is set to what the adapted
+        layers are.
+    inference_mode : bool, default=False
+        Whether the adapter starts frozen.
+    base_model_name_or_path : str, os.PathLike or None, default=None
+        The pretrained model that the adapter belongs to. For None, saving an adapter
+        writes the name or path that transformers loaded the model from.
+    revision : str or None, default=None
+        The version of that model.
+    peft_type : str, default="ADALORA"
+        The method, as it is written into files.
 
     Raises
     ------
@@ -373,7 +137,6 @@ class AdaLoraConfig(LoraConfig):
     'ADALORA'
     """
 
-    rank_pattern: dict[str, list[bool]] | None = None
     target_r: int | None = None
     init_r: int = 12
     tinit: int = 0
@@ -383,17 +146,95 @@ class AdaLoraConfig(LoraConfig):
     beta2: float = 0.85
     orth_reg_weight: float = 0.5
     total_step: int | None = None
+    rank_pattern: dict[str, list[bool]] | None = None
+    target_modules: set[str] | list[str] | str | None = None
+    exclude_modules: set[str] | list[str] | str | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    task_type: str | None = None
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    init_lora_weights: bool | str = True
+    fan_in_fan_out: bool = False
+    inference_mode: bool = False
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    peft_type: str = "ADALORA"
 
     method: ClassVar[str] = "ADALORA"
-    _without_effect: ClassVar[tuple[str, ...]] = ("use_rslora", "alpha_pattern")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.r != 8:
-            warn_user(
-                f"`r`={self.r} is not used by AdaLoRA. "
-                "Set `init_r` for the initial rank.",
+        self.peft_type = self.method
+        for each in fields(self):  # JSON has no paths, and no numbers of NumPy
+            setattr(self, each.name, _as_plain(getattr(self, each.name)))
+        for name in ("base_model_name_or_path", "revision"):
+            if not isinstance(getattr(self, name), str | None):
+                raise TypeError(
+                    f"`{name}` must be a str or None. Got "
+                    f"{reprlib.repr(getattr(self, name))}. Leave it out."
+                )
+        self._check_layers()
+        self._check_schedule()
+        _check_number("lora_alpha", self.lora_alpha)
+        _check_number("lora_dropout", self.lora_dropout, below=1)
+        for name, known in (
+            ("task_type", (None, *_TASKS)),
+            ("init_lora_weights", (True, False, "gaussian")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"`{name}` must be one of {known}. Got {getattr(self, name)!r}. "
+                    "Choose one of these, or leave it out."
+                )
+        self.rank_pattern = self.rank_pattern or None
+        pattern = {} if self.rank_pattern is None else self.rank_pattern
+        if not (isinstance(pattern, dict) and all(map(_are_flags, pattern.values()))):
+            raise TypeError(
+                "`rank_pattern` must hold a list of true and false for each layer. Got "
+                f"{reprlib.repr(pattern)}. It says what a trained adapter has left: "
+                "leave it out to start with `init_r` everywhere."
             )
+
+    def _check_layers(self) -> None:
+        """Check what layers are called; give lists and sets one type each."""
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            _check_each(name, value, str)
+            if isinstance(value, str):
+                try:
+                    re.compile(value)
+                except re.error as error:
+                    raise ValueError(
+                        f"`{name}` must be a list of name endings or a regular "
+                        f"expression. Got {value!r}: {error}. Correct the expression."
+                    ) from error
+            elif value is not None:
+                setattr(self, name, set(value))
+        for name, kind in _LISTS.items():
+            value = getattr(self, name)
+            _check_each(name, value, kind)
+            if isinstance(value, set | frozenset):  # which JSON has not
+                setattr(self, name, sorted(value))
+        if isinstance(self.modules_to_save, str):
+            raise TypeError(
+                "`modules_to_save` must be a list of name endings. Got the str "
+                f"{self.modules_to_save!r}. Pass [{self.modules_to_save!r}]."
+            )
+        by_number = self.layers_pattern or self.layers_to_transform is not None
+        if by_number and isinstance(self.target_modules, str):
+            raise ValueError(
+                "`layers_to_transform` and `layers_pattern` cannot be used when "
+                f"`target_modules` is a str. Got {self.target_modules!r}. List the "
+                "name endings instead, or leave them out."
+            )
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ValueError(
+                "`layers_pattern` needs `layers_to_transform`. Got "
+                f"layers_pattern={self.layers_pattern!r} alone. Say which layers."
+            )
+
+    def _check_schedule(self) -> None:
         if self.total_step is None:
             raise ValueError(
                 "`total_step` must be given. Got None. Set it to the number of "
@@ -419,35 +260,6 @@ class AdaLoraConfig(LoraConfig):
             raise ValueError(
                 f"`target_r` must be at most `init_r`={self.init_r}. "
                 f"Got {self.target_r}. Lower `target_r` or raise `init_r`."
-            )
-        self._check_rank_pattern()
-        if self.use_rslora:
-            self.lora_alpha = (self.lora_alpha or self.init_r) * math.sqrt(self.init_r)
-            self.use_rslora = False
-
-    def _check_rank_pattern(self) -> None:
-        pattern = self.rank_pattern
-        flags = pattern.values() if isinstance(pattern, dict) else [None]
-        if pattern is not None and not all(map(_are_flags, flags)):
-            raise TypeError(
-                "`rank_pattern` must hold a list of true and false for each layer. Got "
-                f"{reprlib.repr(pattern)}. It says what a trained adapter has left: "
-                "leave it out to start with `init_r` everywhere."
-            )
-
-    def _check_variants(self) -> None:
-        for name, why in _REFUSED.items():
-            if getattr(self, name):
-                raise ValueError(
-                    f"`{name}` must be empty for AdaLoRA: {why}. Got "
-                    f"{reprlib.repr(getattr(self, name))}. Leave it out."
-                )
-        start = self.init_lora_weights
-        if not isinstance(start, bool) and start != "gaussian":
-            raise ValueError(
-                '`init_lora_weights` must be True, False or "gaussian" for AdaLoRA: '
-                "others start from parts of the weights or of the data, and triplets "
-                f"from zero. Got {start!r}. Leave it out."
             )
 
     @property
@@ -482,6 +294,96 @@ class AdaLoraConfig(LoraConfig):
             total_step=self.total_step,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values, with sets as sorted lists.
+
+        Returns
+        -------
+        dict
+            The values, by the names of the fields.
+        """
+        return {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Make a configuration from what `to_dict` returned, or from PEFT's JSON.
+
+        Parameters
+        ----------
+        values : dict
+            The values, by the names of the fields. Fields that are not known here are
+            left out if they are off, or if PEFT's own AdaLoRA does not read them.
+
+        Returns
+        -------
+        AdaLoraConfig
+            The configuration.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the values belong to another method, if one of them is wrong, or if a
+            field that is not known here is on.
+        """
+        method = values.get("peft_type") or cls.method
+        if method != cls.method:
+            raise ValueError(
+                f"`peft_type` must be {cls.method!r}. Got {method!r}. "
+                "Load it with peft, which has that method."
+            )
+        known = {each.name for each in fields(cls)}
+        others = values.keys() - known - _WITHOUT_EFFECT
+        unknown = [n for n in sorted(others) if values[n] and values[n] != _OFF.get(n)]
+        if unknown:
+            raise ValueError(
+                f"The fields of an {cls.__name__} must be known here, or be off. Got "
+                f"others: {', '.join(unknown)}. Train without them, or update "
+                "sk-adalora if they are new in PEFT."
+            )
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write ``adapter_config.json`` as PEFT does.
+
+        Parameters
+        ----------
+        save_directory : path-like
+            The folder to write to. It is created if there is none; an existing file is
+            replaced.
+        """
+        folder = Path(os.path.expanduser(save_directory))
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
+        path = folder / CONFIG_NAME
+        path.write_text(text + "\n", encoding="utf8", newline="\n")
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
+        """Read ``adapter_config.json`` from a local folder.
+
+        Parameters
+        ----------
+        directory : path-like
+            The adapter's folder.
+
+        Returns
+        -------
+        AdaLoraConfig
+            The configuration.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no such file.
+        ValueError, TypeError
+            If the file is not a JSON object, or if one of its values is wrong.
+        """
+        folder = Path(os.path.expanduser(directory))
+        return cls.from_dict(read_json(folder / CONFIG_NAME))
+
 
 def _as_plain(value: Any) -> Any:
     """Convert paths, and numbers and arrays of NumPy, also in lists: JSON has none."""
@@ -489,8 +391,6 @@ def _as_plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if type(value) is dict:
-        return {key: _as_plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(_as_plain, value))
     return value
@@ -500,7 +400,7 @@ def _are_flags(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(f, bool) for f in value)
 
 
-def _check_names(name: str, value: Any, kind: type) -> None:
+def _check_each(name: str, value: Any, kind: type) -> None:
     """Refuse what is not None, a value of a type, or some values of that type."""
     several = isinstance(value, list | tuple | set | frozenset)
     each = [] if value is None else value if several else [value]
@@ -531,6 +431,6 @@ def _check_number(
         )
 
 
-# Where users import them from, so that pickles do not name this file. Set here, not in
-# the classes: dataclasses look up their annotations by it.
-LoraConfig.__module__ = AdaLoraConfig.__module__ = "sk_adalora"
+# Where users import it from, so that pickles do not name this file. Set here, not in
+# the class: dataclasses look up their annotations by it.
+AdaLoraConfig.__module__ = "sk_adalora"

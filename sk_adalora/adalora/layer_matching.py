@@ -55,7 +55,9 @@ def match_layers(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     ValueError
         If nothing matches; the message lists the layers that exist.
     """
-    layers, asked = linear_layers(model), _asked(config)
+    layers = linear_layers(model)
+    given = ALL_LINEAR if config.target_modules is None else config.target_modules
+    asked = given if isinstance(given, str) else sorted(given)
     saved = names_to_save(model, config)
     allowed = {
         path: layer
@@ -71,29 +73,31 @@ def match_layers(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     }
     if not chosen:
         raise ValueError(_nothing_matches(asked, layers))
-    if not isinstance(asked, str):
-        excluded = layers.keys() - allowed.keys()
-        _warn_of_idle_names(asked, layers, [*chosen, *excluded])
-        _warn_of_held_layers(model, asked, allowed, chosen)
+    excluded = layers.keys() - allowed.keys()
+    idle = [] if isinstance(asked, str) else _lost(asked, [*chosen, *excluded])
+    if idle:  # no error, because PEFT accepts such lists
+        warn_user(f"{_nothing_matches(idle, layers)} Only the others are adapted.")
     _warn_of_idle_exclusions(config, layers)
-    _warn_of_a_missing_head(config, saved)
-    _check_orientation(chosen, config)
+    heads = _TASK_HEADS.get(config.task_type or "")
+    if heads and not saved and not config.inference_mode:
+        warn_user(
+            f"`task_type`={config.task_type!r} trains the head of a model, called "
+            f"{' or '.join(heads)}. Got a model without one: only the adapted layers "
+            "are trained. Name its head in `modules_to_save`. If it has none, "
+            "leave `task_type` out.",
+        )
+    # As PEFT corrects it; its files say so of all layers at once.
+    config.fan_in_fan_out = all(map(is_conv1d, chosen.values()))
     return chosen
 
 
-def _asked(config: AdaLoraConfig) -> str | list[str]:
-    """Return "all-linear", a pattern of whole paths, or endings of names in order."""
-    given = ALL_LINEAR if config.target_modules is None else config.target_modules
-    return given if isinstance(given, str) else sorted(given)
-
-
 def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
-    by_name = any(_PROTECTED.fullmatch(part) for part in path.split("."))
-    return by_name or _is_head(model, path, layer)
+    """Tell whether a layer is of a pooler, embeddings or a head.
 
-
-def _is_head(model: nn.Module, path: str, layer: nn.Module) -> bool:
-    """Tell whether a layer is head or embeddings by what the model says of itself."""
+    By its name, or by what the model says of itself.
+    """
+    if any(_PROTECTED.fullmatch(part) for part in path.split(".")):
+        return True
     prefix = getattr(model, "base_model_prefix", "")
     body = getattr(model, prefix, None)
     if isinstance(body, nn.Module) and not path.startswith(prefix + "."):
@@ -116,15 +120,16 @@ def _is_wanted(path: str, asked: str | list[str], protected: bool) -> bool:
         return not protected
     if isinstance(asked, str):  # a pattern of whole paths may name protected layers
         return re.fullmatch(asked, path) is not None
+    # "pooler.dense" asks for a protected layer, "dense" does not.
     return any(
-        ends_with(path, name) and (not protected or _names_protected(path, name))
+        ends_with(path, name)
+        and (
+            not protected
+            or name == path
+            or any(_PROTECTED.fullmatch(part) for part in name.split("."))
+        )
         for name in asked
     )
-
-
-def _names_protected(path: str, name: str) -> bool:
-    """Tell whether a name asks for a protected layer: "pooler.dense", not "dense"."""
-    return name == path or any(_PROTECTED.fullmatch(part) for part in name.split("."))
 
 
 def ends_with(path: str, name: str) -> bool:
@@ -213,40 +218,6 @@ def _listed(paths: Collection[str]) -> str:
     return ", ".join(list(paths)[:40]) + more
 
 
-def _warn_of_idle_names(
-    names: list[str], layers: Collection[str], found: Collection[str]
-) -> None:
-    """Warn of names that find no layer; no error, because PEFT accepts such lists."""
-    idle = _lost(names, found)
-    if idle:
-        warn_user(f"{_nothing_matches(idle, layers)} Only the others are adapted.")
-
-
-def _warn_of_held_layers(
-    model: nn.Module,
-    names: list[str],
-    allowed: dict[str, nn.Module],
-    chosen: Collection[str],
-) -> None:
-    """Warn of layers that a name matches, and that only a guess leaves out.
-
-    "dense" need not mean "pooler.dense"; but "heads" may be no head.
-    """
-    held = [
-        path
-        for path, layer in allowed.items()
-        if path not in chosen
-        and _matches(path, names)
-        and "pooler" not in path.split(".")
-        and not _is_head(model, path, layer)
-    ]
-    if held:
-        warn_user(
-            "Layers in a part that is called like a pooler, embeddings or a head must "
-            f"be named by whole paths. Got {names!r}, which leaves out {_listed(held)}."
-        )
-
-
 def _warn_of_idle_exclusions(config: AdaLoraConfig, layers: Collection[str]) -> None:
     """Warn of what leaves out no layer: those that it was meant for are adapted."""
     given = config.exclude_modules or ()
@@ -259,31 +230,3 @@ def _warn_of_idle_exclusions(config: AdaLoraConfig, layers: Collection[str]) -> 
             r"regular expression for whole paths, such as 'decoder\..*' for a part. "
             f"Linear layers: {_listed(layers)}."
         )
-
-
-def _warn_of_a_missing_head(config: AdaLoraConfig, saved: Collection[str]) -> None:
-    """Warn of a task whose head the model does not have, so that none is trained."""
-    heads = _TASK_HEADS.get(config.task_type or "")
-    if heads and not saved and not config.inference_mode:
-        warn_user(
-            f"`task_type`={config.task_type!r} trains the head of a model, called "
-            f"{' or '.join(heads)}. Got a model without one: only the adapted layers "
-            "are trained. Name its head in `modules_to_save`. If it has none, "
-            "leave `task_type` out.",
-        )
-
-
-def _check_orientation(layers: dict[str, nn.Module], config: AdaLoraConfig) -> None:
-    kinds = {is_conv1d(layer) for layer in layers.values()}
-    if kinds == {True} and not config.fan_in_fan_out:
-        warn_user(
-            "fan_in_fan_out is set to False but the target module is `Conv1D`. "
-            "Setting fan_in_fan_out to True.",
-        )
-        config.fan_in_fan_out = True
-    elif kinds == {False} and config.fan_in_fan_out:
-        warn_user(
-            "fan_in_fan_out is set to True but the target module is "
-            "`torch.nn.Linear`. Setting fan_in_fan_out to False.",
-        )
-        config.fan_in_fan_out = False

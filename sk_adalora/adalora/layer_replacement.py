@@ -17,32 +17,23 @@ _UNFUSED = (
 )
 
 
-def refuse_offloaded(model: nn.Module, paths: list[str]) -> None:
-    """Refuse parts whose numbers accelerate keeps elsewhere until they run."""
-    hooked = [name for name, part in model.named_modules() if hasattr(part, "_hf_hook")]
-    for path in paths:
-        related = any(_contains(name, path) or _contains(path, name) for name in hooked)
-        if related and any(p.is_meta for p in model.get_submodule(path).parameters()):
+def check_adaptable(model: nn.Module, layers: list[str], copied: list[str]) -> None:
+    """Refuse layers that do not hold their weights themselves, and such copies."""
+    for path in [*layers, *copied]:
+        for part in model.get_submodule(path).modules():
+            own = part.parameters(recurse=False)
+            if hasattr(part, "_hf_hook") and any(p.is_meta for p in own):
+                raise ValueError(
+                    f"What is adapted or trained must hold its weights. Got {path!r}, "
+                    "which accelerate has offloaded. Load the model without "
+                    "offloading, or leave such layers out with `exclude_modules`."
+                )
+    for path in layers:
+        if "weight" not in model.get_submodule(path)._parameters:
             raise ValueError(
-                f"What is adapted or trained must hold its weights. Got {path!r}, "
-                "which accelerate has offloaded. Load the model without offloading, or "
-                "leave such layers out with `exclude_modules` or `layers_to_transform`."
-            )
-
-
-def _contains(outer: str, inner: str) -> bool:
-    """Tell whether the path of a module is within that of another, or is the same."""
-    return not outer or f"{inner}.".startswith(f"{outer}.")
-
-
-def check_replaceable(adapted: Mapping[str, SVDLinear]) -> None:
-    """Refuse layers whose weight cannot be replaced by a merged one."""
-    for path, layer in adapted.items():
-        if layer.rank and "weight" not in layer.base_layer._parameters:
-            raise ValueError(
-                "To be replaced by a merged one, a weight must be a parameter. Got "
-                f"{path!r}, whose weight is computed from others, as by weight_norm. "
-                "Call `merge` instead, or remove the parametrization first."
+                f"The weight of an adapted layer must be a parameter. Got {path!r}, "
+                "whose weight is computed from others, as by weight_norm. Remove the "
+                "parametrization, or leave the layer out with `exclude_modules`."
             )
 
 
@@ -54,20 +45,20 @@ def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> Non
                 parent._modules[name] = new[child]
 
 
-def stop_fused_layers(
-    model: nn.Module, before: list[tuple[nn.Module, str, Any]]
-) -> None:
+def stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """Keep torch's transformer encoder from bypassing the adapted layers.
 
     In evaluation mode it computes a whole layer in one kernel, from the frozen weights,
     and packs padded rows into a nested tensor for it, unless these attributes prevent
-    it. `before` gets their former values, each before it is changed.
+    it. Return their former values.
     """
+    before: list[tuple[nn.Module, str, Any]] = []
     for module in model.modules():
         for kind, name, value in _UNFUSED:
             if isinstance(module, kind) and _holds_adapted(module):
                 before.append((module, name, getattr(module, name)))
                 setattr(module, name, value)
+    return before
 
 
 def entries(model: nn.Module) -> list[nn.Module]:

@@ -25,43 +25,14 @@ def is_conv1d(module: nn.Module) -> bool:
 
 def is_linear(module: nn.Module) -> bool:
     """Tell whether a module is a linear layer that can be adapted."""
-    # torch's MultiheadAttention reads this one's weight and never calls it.
-    if isinstance(module, NonDynamicallyQuantizableLinear):
-        return False
-    if not (isinstance(module, nn.Linear) or is_conv1d(module)):
-        return False
-    return not _has_own_forward(module) or _returns_rows(module)
+    # torch's MultiheadAttention reads the last one's weight and never calls it.
+    linear = isinstance(module, nn.Linear) or is_conv1d(module)
+    return linear and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
-def _has_own_forward(layer: nn.Module) -> bool:
-    """Tell whether the class of a layer computes in another way than its kind does."""
-    kinds = (k for k in type(layer).__mro__ if k is nn.Linear or k.__name__ == "Conv1D")
-    return type(layer).forward is not next(kinds).forward  # type: ignore[attr-defined]
-
-
-def _returns_rows(layer: Any) -> bool:
-    """Tell whether a layer's own forward method returns one tensor of its outputs.
-
-    That of a router of experts does not: PhiMoE's and Llama 4's return tuples. Nor does
-    that of groups of outputs, each computed from rows of its own, as in DeepSeek-V4.
-    """
-    weight: Any = getattr(layer, "weight", None)  # some keep it under another name
-    # Quantised layers need not compute without a batch.
-    if not (is_plain(weight) and weight.is_floating_point()):
-        return True
-    if isinstance(layer, nn.Linear):
-        n_in, n_out = layer.in_features, layer.out_features
-    else:
-        n_in, n_out = len(weight), layer.nf
-    # One row, and rows for any number of groups.
-    for rows in ((1,), (1, n_out)):
-        try:
-            with torch.no_grad():
-                out = type(layer).forward(layer, weight.new_zeros(*rows, n_in))
-        except Exception:  # it may want another shape
-            continue
-        return isinstance(out, Tensor) and out.shape == (*rows, n_out)
-    return True
+def _is_standard(layer: nn.Module) -> bool:
+    """Tell whether a layer multiplies by its weight and adds its bias, by its class."""
+    return type(layer) is nn.Linear or type(layer).__name__ == "Conv1D"
 
 
 def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:
@@ -94,6 +65,7 @@ class SVDLinear(nn.Module):
     """
 
     # Dimensions: in, out = widths of the layer, r = its rank.
+    base_layer: Any  # an nn.Linear, or a Conv1D of transformers
     left: Tensor | None  # (r, out)
     right: Tensor | None  # (r, in)
     merged_weight: Tensor | None  # the shape of base_layer.weight
@@ -130,24 +102,12 @@ class SVDLinear(nn.Module):
         """Merged weight while there is one, else the frozen one: for model code."""
         if self.merged_weight is not None and self.enabled:
             return self.merged_weight
-        return self.base_layer.weight  # type: ignore[return-value]
-
-    @property
-    def stored_weight(self) -> Tensor:
-        """Frozen weight, or what it is computed from, as by a parametrization.
-
-        To compute it may cost much, or change it: `spectral_norm` iterates.
-        """
-        if "weight" not in self.base_layer._parameters:
-            for name, parameter in self.base_layer.named_parameters():
-                if name != "bias":
-                    return parameter
-        return self.base_layer.weight  # type: ignore[return-value]
+        return self.base_layer.weight  # type: ignore[no-any-return]
 
     @property
     def bias(self) -> Tensor | None:
         """Bias of the frozen layer."""
-        return self.base_layer.bias  # type: ignore[return-value]
+        return self.base_layer.bias  # type: ignore[no-any-return]
 
     @property
     def in_features(self) -> int:
@@ -178,7 +138,7 @@ class SVDLinear(nn.Module):
         if self.idle and not torch.is_grad_enabled():
             return self.base_layer(x)  # type: ignore[no-any-return]
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
-        drops = self._drops
+        drops = self.dropout.training and self.dropout.p > 0
         frozen = None if drops else self._readable(x)
         if frozen is not None:
             weight, bias = frozen
@@ -193,6 +153,13 @@ class SVDLinear(nn.Module):
             hidden = F.linear(seen, right)  # (m, r)
             # As it came: its class, or a hook, may look at whole sequences.
             frozen_out = self.base_layer(x)
+            if not isinstance(frozen_out, Tensor):
+                raise TypeError(
+                    "An adapted layer must return one tensor. Got a "
+                    f"{type(self.base_layer).__name__}, which returns a "
+                    f"{type(frozen_out).__name__}, as routers of experts do. Leave it "
+                    "out by `exclude_modules`."
+                )
             frozen_out = frozen_out.reshape(-1, frozen_out.shape[-1])  # (m, out)
             if frozen_out.dtype == hidden.dtype:
                 out = torch.addmm(frozen_out, hidden, left)
@@ -207,8 +174,8 @@ class SVDLinear(nn.Module):
         -------
         tuple of (torch.Tensor, torch.Tensor or None), or None
         """
-        base: Any = self.base_layer
-        if not (type(base) is nn.Linear or type(base).__name__ == "Conv1D"):
+        base = self.base_layer
+        if not _is_standard(base):
             return None
         weight, bias = base.weight, base.bias
         if not is_plain(weight) or weight.dtype != x.dtype or x.is_complex():
@@ -240,17 +207,9 @@ class SVDLinear(nn.Module):
         # A quantised layer, or one inside a region that switches autocast off.
         return self.left.to(x.dtype), self.right.to(x.dtype)
 
-    @property
-    def _drops(self) -> bool:
-        if type(self.dropout) is nn.Dropout:
-            return self.dropout.training and self.dropout.p > 0
-        return not isinstance(self.dropout, nn.Identity)  # others may replace it
-
     def _drop(self, x: Tensor) -> Tensor:
-        if type(self.dropout) is not nn.Dropout:
-            return self.dropout(x)  # type: ignore[no-any-return]
         if self.generator is None:
-            return F.dropout(x, self.dropout.p)
+            return self.dropout(x)  # type: ignore[no-any-return]
         if in_backward():
             raise RuntimeError(
                 "Gradient checkpointing repeats the dropout of the global generator "
@@ -289,7 +248,7 @@ class SVDLinear(nn.Module):
             If the frozen weight is quantised, or the class of the layer does more than
             to multiply by it and to add the bias.
         """
-        weight: Tensor = self.base_layer.weight.detach()  # type: ignore[operator]
+        weight: Tensor = self.base_layer.weight.detach()
         if not (
             is_plain(weight) and weight.is_floating_point() and weight.itemsize > 1
         ):
@@ -298,7 +257,7 @@ class SVDLinear(nn.Module):
                 f"tensors. Got {weight.dtype} in a {type(weight).__name__}. Load the "
                 "model unquantised and whole to merge."
             )
-        if _has_own_forward(self.base_layer) and not self._only_multiplies(weight):
+        if not (_is_standard(self.base_layer) or self._only_multiplies(weight)):
             raise TypeError(
                 "Merging needs layers that multiply by their weight and add their "
                 f"bias. Got a {type(self.base_layer).__name__}, which computes "
@@ -319,14 +278,13 @@ class SVDLinear(nn.Module):
 
         Its class has a forward of its own: ask it, on rows of all signs.
         """
-        base: Any = self.base_layer
-        x = torch.linspace(-1, 2, 6 * self.in_features).view(2, 3, -1).to(weight)
+        base = self.base_layer
+        x = torch.linspace(-1, 2, 3 * self.in_features).view(3, -1).to(weight)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             expected = F.linear(x, weight.T if self.transposed else weight, base.bias)
-            found = type(base).forward(base, x)
-        if found.dtype != expected.dtype or found.numel() != expected.numel():
+            found = base.forward(x)
+        if found.dtype != expected.dtype or found.shape != expected.shape:
             return False
-        found = found.reshape(expected.shape)  # as `forward` does
         rounding = 8 * torch.finfo(x.dtype).eps * float(expected.abs().max())
         return torch.allclose(found, expected, rtol=0, atol=rounding)
 

@@ -16,22 +16,20 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.hooks import RemovableHandle
 
-from . import adapter_state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .layer_matching import match_layers
 from .layer_replacement import (
-    check_replaceable,
+    check_adaptable,
     entries,
-    refuse_offloaded,
     replace_modules,
     stop_fused_layers,
 )
 from .layers import SVDLinear
 from .messages import warn_user
 from .modules_to_save import TrainedCopies, called_alike, copied_paths
-from .peft_format import select_triplets, write_adapter
-from .triplets import Triplets
+from .peft_format import PREFIX, select_triplets, write_adapter
+from .triplets import Factors, Triplets
 from .wrapper import Wrapper
 
 
@@ -65,8 +63,8 @@ def get_peft_model(
         :class:`torch.nn.Module`, or if it is adapted or compiled already.
     ValueError
         If no layer matches `target_modules`, if a name in `modules_to_save` matches
-        none, if `rank_pattern` lacks an adapted layer, or if accelerate has offloaded
-        one.
+        none, if `rank_pattern` lacks an adapted layer, or if a layer does not hold its
+        weight.
 
     Examples
     --------
@@ -162,7 +160,7 @@ class AdaLoraModel(Wrapper):
         layers = match_layers(model, config)
         ranks = _initial_ranks(layers, config)
         copied = copied_paths(model, config)  # fails before anything is changed
-        refuse_offloaded(model, [*layers, *copied])
+        check_adaptable(model, [*layers], copied)
         self.model = model
         self.peft_config = config
         self.adapted: dict[str, SVDLinear] = {}
@@ -172,7 +170,7 @@ class AdaLoraModel(Wrapper):
             )
         self.triplets = Triplets(list(self.adapted.values()), config.scale)
         self.triplets.initialise(bool(config.init_lora_weights), generator)
-        self.triplets.to(next(iter(self.adapted.values())).stored_weight.device)
+        self.triplets.to(next(iter(self.adapted.values())).base_layer.weight.device)
         schedule = config.schedule(len(ranks))
         self.allocator = RankAllocator(
             self.triplets, schedule, config.beta1, config.beta2
@@ -180,42 +178,23 @@ class AdaLoraModel(Wrapper):
         _start(self.allocator, config)
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)
-        self._put_in(model, copied)
+        self._copies = TrainedCopies(model, copied)  # the last that may lack memory
+        model.requires_grad_(False)
+        replace_modules(model, {a.base_layer: a for a in self.adapted.values()})
+        self._unfused = stop_fused_layers(model)
+        self._copies.use(trained=True)
+        if config.inference_mode:
+            self.requires_grad_(False)
+        self._hooks: list[RemovableHandle] = []
+        before, after = self.triplets.before_forward, self.triplets.after_forward
+        for entry in entries(model):
+            self._hooks.append(entry.register_forward_pre_hook(before))
+            self._hooks.append(entry.register_forward_hook(after, always_call=True))
         # Of the model's signature, as `transformers.Trainer` keeps the columns that it
         # names. Not bound to this object, which no circle of references must hold.
         call = partial(model)
         call.__wrapped__ = model.forward  # type: ignore[attr-defined]
         self.forward = call  # type: ignore[method-assign]
-
-    def _put_in(self, model: nn.Module, copied: list[str]) -> None:
-        """Freeze the model, and put adapted layers and copies into it."""
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self._unfused: list[tuple[nn.Module, str, Any]] = []
-        self._hooks: list[RemovableHandle] = []
-        layers = {layer.base_layer: layer for layer in self.adapted.values()}
-        try:
-            model.requires_grad_(False)
-            replace_modules(model, layers)
-            stop_fused_layers(model, self._unfused)
-            self._copies = TrainedCopies(model, copied, self.peft_config.bias)
-            self._copies.use(trained=True)
-            self._add_hooks()
-            if self.peft_config.inference_mode:
-                self.requires_grad_(False)
-        except BaseException:  # such as running out of memory, or an interrupt
-            if "_copies" in vars(self):
-                self._copies.use(trained=False)
-            self._taken_apart()
-            for parameter in trained:
-                parameter.requires_grad_(True)
-            raise
-
-    def _add_hooks(self) -> None:
-        before, after = self.triplets.before_forward, self.triplets.after_forward
-        self._hooks = []
-        for entry in entries(self.model):
-            self._hooks.append(entry.register_forward_pre_hook(before))
-            self._hooks.append(entry.register_forward_hook(after, always_call=True))
 
     # ---- forward ------------------------------------------------------------
 
@@ -287,11 +266,10 @@ class AdaLoraModel(Wrapper):
     def update_and_allocate(self, global_step: int) -> int:
         """Update the importance of each unit of rank, and remove rank when it is time.
 
-        Call it after ``optimizer.step()`` and before ``zero_grad()``, on the model and
-        not, as in PEFT, on its `base_model`. Of skipped steps, the allocation is caught
-        up, and gradients are not. A repeated step changes nothing. Unless you call
-        `compact`, call this until training ends: pruned triplets train on, and this
-        sets their singular values back to 0.
+        Call it after ``optimizer.step()`` and before ``zero_grad()``. Of skipped steps,
+        the allocation is caught up, and gradients are not. A repeated step changes
+        nothing. Unless you call `compact`, call this until training ends: pruned
+        triplets train on, and this sets their singular values back to 0.
 
         Parameters
         ----------
@@ -367,21 +345,28 @@ class AdaLoraModel(Wrapper):
         RuntimeError
             If ranks are not final yet.
         TypeError
-            If the state of an optimizer cannot shrink, as that of Adafactor; nothing is
-            changed then.
-
-        Notes
-        -----
-        Adam and SGD shrink. Of an optimizer that hands over to another one, pass that
-        one. Create these after `compact`: Adafactor, LBFGS, Shampoo, optimizers in 8
-        bits, wrappers with a state of their own, and copies with an average of the
-        weights. Those of `schedulefree` need it at the last allocation, in their
-        training mode. If you leave an optimizer out, its next step fails, or trains
-        other rows.
+            If the state of an optimizer is not as large as the parameters, as that of
+            Adafactor, or of optimizers in 8 bits; nothing is changed then. Make these
+            anew after `compact`, and so wrappers with a state of their own.
         """
         self.allocator.compact(*optimizers)
 
     # ---- what it holds ------------------------------------------------------
+
+    @property
+    def base_model(self) -> AdaLoraModel:
+        """This object, for programs that ask PEFT's `base_model` to allocate."""
+        return self
+
+    def get_base_model(self) -> nn.Module:
+        """Return the wrapped model, as PEFT does.
+
+        Returns
+        -------
+        torch.nn.Module
+            The attribute `model`.
+        """
+        return self.model
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -414,8 +399,32 @@ class AdaLoraModel(Wrapper):
         tuple of (int, int)
             How many numbers are trained, and how many there are.
         """
-        total = sum(p.numel() for p in self.parameters())
-        return sum(p.numel() for _, p in self.trainable_parameters()), total
+        return self.num_parameters(only_trainable=True), self.num_parameters()
+
+    def num_parameters(
+        self, only_trainable: bool = False, exclude_embeddings: bool = False
+    ) -> int:
+        """Count numbers, as models of transformers do.
+
+        Parameters
+        ----------
+        only_trainable : bool, default=False
+            Whether to count only what is trained.
+        exclude_embeddings : bool, default=False
+            Whether to leave out what embeds tokens.
+
+        Returns
+        -------
+        int
+            How many there are.
+        """
+        tables = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)]
+        left_out = set(map(id, tables)) if exclude_embeddings else set()
+        return sum(
+            p.numel()
+            for p in self.parameters()
+            if id(p) not in left_out and (p.requires_grad or not only_trainable)
+        )
 
     def print_trainable_parameters(self) -> None:
         """Print how many numbers are trained, and how many there are."""
@@ -443,11 +452,18 @@ class AdaLoraModel(Wrapper):
         -------
         dict of str to torch.Tensor
             ``lora_A`` (r, in), ``lora_B`` (out, r) and ``lora_E`` (r, 1) of each layer,
-            and what `modules_to_save` and `bias` train.
+            and what `modules_to_save` trains.
         """
         collected: dict[str, Tensor] = {} if destination is None else destination
-        own = adapter_state.collect(self.adapted, self.triplets, self._copies)
-        collected.update({prefix + name: value for name, value in own.items()})
+        layers = zip(self.adapted, self.triplets.per_layer(), strict=True)
+        for path, (left, values, right) in layers:
+            start = f"{prefix}{PREFIX}{path}."
+            collected[start + "lora_A"] = right.clone()
+            contiguous = torch.contiguous_format
+            collected[start + "lora_B"] = left.T.clone(memory_format=contiguous)
+            collected[start + "lora_E"] = values.unsqueeze(1).clone()
+        for path, tensor in self._copies.named_tensors():
+            collected[prefix + PREFIX + path] = tensor.detach().clone()
         return collected
 
     def load_state_dict(  # type: ignore[override]
@@ -479,19 +495,65 @@ class AdaLoraModel(Wrapper):
             If a layer is missing, if a shape does not fit, or if a rank is above
             `init_r`; nothing is changed then.
         """
-        left = dict(state_dict)
-        factors = adapter_state.factors(left, self.adapted, self.peft_config.init_r)
-        copies = adapter_state.match_copies(left, self._copies, strict)
-        pairs = [(tensor, stored.to(tensor)) for tensor, stored in copies.pairs]
+        rest = dict(state_dict)
+        factors = [self._take_factors(rest, path) for path in self.adapted]
+        own = {PREFIX + path: tensor for path, tensor in self._copies.named_tensors()}
+        missing = sorted(own.keys() - rest.keys())
+        unknown = sorted(rest.keys() - own.keys())
+        if strict and (missing or unknown):
+            raise ValueError(
+                "The adapter must hold what the model trains. Missing: "
+                f"{missing[:5]}. Unknown: {unknown[:5]}. Check the base model and "
+                "`modules_to_save`. What PEFT may adapt or save beside linear layers, "
+                "such as embeddings, tokens and convolutions, is not read: train "
+                "without it."
+            )
+        pairs = {name: (own[name], rest[name]) for name in own if name in rest}
+        for name, (tensor, stored) in pairs.items():
+            if tensor.shape != stored.shape:
+                raise ValueError(
+                    f"{name!r} must have shape {tuple(tensor.shape)}. Got "
+                    f"{tuple(stored.shape)}. Check that the model has as many labels "
+                    "as the adapter."
+                )
         # Training may go on after inference mode, unless all was made within it.
         within = self.triplets.singular_values.is_inference()
         with torch.inference_mode(within), torch.no_grad():
             self.triplets.load(factors)
             self.unmerge()
-            for tensor, stored in pairs:
+            for tensor, stored in pairs.values():
                 tensor.copy_(stored)
             _start(self.allocator, self.peft_config)
-        return _IncompatibleKeys(copies.missing, copies.unknown)
+        return _IncompatibleKeys(missing, unknown)
+
+    def _take_factors(self, state: dict[str, Tensor], path: str) -> Factors:
+        """Take the factors of a layer out of a state; refuse those that do not fit."""
+        try:
+            right, left, values = (
+                state.pop(f"{PREFIX}{path}.lora_{kind}") for kind in "ABE"
+            )
+        except KeyError as error:
+            raise ValueError(
+                f"The adapter must hold {error.args[0]!r}. Got no such tensor. Check "
+                "that it belongs to this model and these `target_modules`."
+            ) from None
+        layer, rank = self.adapted[path], values.numel()
+        expected = ((rank, layer.in_features), (layer.out_features, rank), (rank, 1))
+        shapes = (tuple(right.shape), tuple(left.shape), tuple(values.shape))
+        if shapes != expected:
+            raise ValueError(
+                f"The factors of {path!r} must have shapes "
+                f"{', '.join(map(str, expected))}. Got {', '.join(map(str, shapes))}. "
+                "Check that the adapter belongs to this model."
+            )
+        init_r = self.peft_config.init_r
+        if rank > init_r:  # the scale would be another one
+            raise ValueError(
+                f"`init_r`={init_r} must be that of the adapter. Got rank {rank} for "
+                f"{path!r}. Adapt the model with the `init_r` that the adapter was "
+                "trained with."
+            )
+        return Factors(left.T, values.flatten(), right)
 
     def _load_from_state_dict(
         self,
@@ -547,11 +609,6 @@ class AdaLoraModel(Wrapper):
             Not used. accelerate's programs pass one.
         safe_serialization : bool, default=True
             Not used: nothing but safetensors is written.
-
-        Raises
-        ------
-        ValueError
-            If names or shapes of `state_dict` are not the adapter's.
         """
         if is_main_process:
             write_adapter(save_directory, *self._to_write(state_dict))
@@ -579,20 +636,18 @@ class AdaLoraModel(Wrapper):
         name = getattr(self.model, "name_or_path", None)
         if config.base_model_name_or_path is None and name and isinstance(name, str):
             config.base_model_name_or_path = name
-        own = self.state_dict()
-        state = own if state_dict is None else state_dict
-        adapter_state.check_same_shapes(state, own)
-        prefix, kept = adapter_state.PREFIX, self.allocator.kept
-        values = [state[f"{prefix}{path}.lora_E"].flatten() for path in self.adapted]
+        state = self.state_dict() if state_dict is None else state_dict
+        kept = self.allocator.kept
+        values = [state[f"{PREFIX}{path}.lora_E"].flatten() for path in self.adapted]
         chosen = kept | (torch.cat(values).to(kept.device) != 0)
         tensors = select_triplets(state, self._by_layer(chosen))
         if config.modules_to_save:
-            saved = self._copies.modules
+            saved = self._copies.paths
             alike = called_alike(self.model, saved)
             config.modules_to_save = saved + alike
             for path in alike:
                 numbers = self.model.get_submodule(path).state_dict()
-                tensors |= {f"{prefix}{path}.{n}": t for n, t in numbers.items()}
+                tensors |= {f"{PREFIX}{path}.{n}": t for n, t in numbers.items()}
         return config, tensors
 
     # ---- merging ------------------------------------------------------------
@@ -630,6 +685,8 @@ class AdaLoraModel(Wrapper):
         for layer in self.adapted.values():
             layer.merged_weight = None
 
+    merge_adapter, unmerge_adapter = merge, unmerge  # PEFT's names
+
     def merge_and_unload(self, safe_merge: bool = True) -> nn.Module:
         """Return the plain model, with the updates merged into new weights.
 
@@ -646,13 +703,11 @@ class AdaLoraModel(Wrapper):
         Raises
         ------
         ValueError
-            If `safe_merge` and a merged weight is not finite, or if the weight of an
-            adapted layer is computed from others; nothing is changed then.
+            If `safe_merge` and a merged weight is not finite; nothing is changed.
         TypeError
             If the frozen weights are quantised, or if the class of a layer does more
             than to multiply by its weight and to add its bias; nothing is merged.
         """
-        check_replaceable(self.adapted)
         self.merge(safe_merge)
         for layer in self.adapted.values():
             if layer.merged_weight is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,42 +15,40 @@ from .layers import SVDLinear
 
 @dataclass
 class _Copy:
-    """A module, or a bias, that is trained in full."""
+    """A module that is trained in full."""
 
     # Modules that hold it, and the attribute of each.
     places: list[tuple[nn.Module, str]]
-    original: nn.Module | nn.Parameter
-    trained: nn.Module | nn.Parameter
+    original: nn.Module
+    trained: nn.Module
 
     def follow(self, in_use: bool) -> None:
         """Take what the owner holds now: others may have replaced what it held.
 
-        `resize_token_embeddings` makes another head, and `to_empty` other parameters.
-        What is only wrapped, as by `torch.compile`, stays known without its wrapper.
+        `resize_token_embeddings` makes another head. What is only wrapped, as by
+        `torch.compile`, stays known without its wrapper.
         """
         name = "trained" if in_use else "original"
-        known = getattr(self, name)
         for owner, attribute in self.places:
-            now: Any = {**owner._parameters, **owner._modules}.get(attribute)
+            now = owner._modules.get(attribute)
             if now is None or now is self.original or now is self.trained:
                 continue  # the other of the two, if an interrupt has ended `use`
-            if not (isinstance(now, nn.Module) and known in now.modules()):
+            if getattr(self, name) not in now.modules():
                 setattr(self, name, now)
 
     def use(self, trained: bool) -> None:
         new = self.trained if trained else self.original
+        # `train` and `eval` reach only what is in the model.
         old = getattr(*self.places[0])
-        if isinstance(new, nn.Module) and isinstance(old, nn.Module):
-            # `train` and `eval` reach only what is in the model.
-            modes = {path: part.training for path, part in old.named_modules()}
-            for path, part in new.named_modules():
-                part.training = modes.get(path, old.training)
+        modes = {path: part.training for path, part in old.named_modules()}
+        for path, part in new.named_modules():
+            part.training = modes.get(path, old.training)
         for owner, attribute in self.places:
             setattr(owner, attribute, new)
 
 
 class TrainedCopies:
-    """Modules and biases that are trained beside the adapter.
+    """Modules that are trained beside the adapter.
 
     The pretrained tensors may be shared, so training happens on copies. The
     originals stay at hand for `disable_adapter` and `unload`.
@@ -62,11 +59,9 @@ class TrainedCopies:
         The adapted model. Only `use` changes it.
     paths : list of str
         The modules to train, as :func:`copied_paths` returns them.
-    bias : {"none", "all", "lora_only"}
-        Which biases are trained: none, all, or those of the adapted layers.
     """
 
-    def __init__(self, model: nn.Module, paths: list[str], bias: str) -> None:
+    def __init__(self, model: nn.Module, paths: list[str]) -> None:
         self._copies: dict[str, _Copy] = {}
         self.in_use = False
         for path in paths:
@@ -79,34 +74,11 @@ class TrainedCopies:
                 if part is original
             ]
             self._copies[path] = _Copy(places, original, trained)
-        if bias != "none":
-            self._copy_biases(model, paths, only_adapted=bias == "lora_only")
-
-    def _copy_biases(
-        self, model: nn.Module, copied: list[str], only_adapted: bool
-    ) -> None:
-        # A bias that several modules share, as those of a BERT for masked words, stays
-        # one.
-        new: dict[nn.Parameter, nn.Parameter] = {}
-        for path, module in list(model.named_modules()):
-            if only_adapted:
-                if not isinstance(module, SVDLinear):
-                    continue
-                path, module = f"{path}.base_layer", module.base_layer
-            bias = module._parameters.get("bias")
-            if bias is None or is_inside(path, copied):
-                continue
-            trained = new.get(bias)
-            if trained is None:
-                trained = new[bias] = nn.Parameter(bias.detach().clone())
-            name = f"{path}.bias" if path else "bias"  # that of the model itself
-            self._copies[name] = _Copy([(module, "bias")], bias, trained)
 
     @property
-    def modules(self) -> list[str]:
+    def paths(self) -> list[str]:
         """The paths of the modules that are trained in full."""
-        copies = self._copies.items()
-        return [path for path, c in copies if isinstance(c.trained, nn.Module)]
+        return list(self._copies)
 
     def use(self, trained: bool) -> None:
         """Put the trained copies, or the originals, into the model."""
@@ -120,22 +92,15 @@ class TrainedCopies:
 
         `change` is what :meth:`torch.nn.Module.to` does to each tensor.
         """
-        outside = "original" if self.in_use else "trained"
         for copied in self._copies.values():
-            holder: Any = nn.Module()  # so torch decides when a Parameter is kept
-            holder.held = getattr(copied, outside)
-            holder._apply(change)
-            setattr(copied, outside, holder.held)
+            (copied.original if self.in_use else copied.trained)._apply(change)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield path and tensor of everything trained in full, buffers too."""
         for path, copied in self._copies.items():
             copied.follow(self.in_use)
-            if isinstance(copied.trained, nn.Parameter):
-                yield path, copied.trained
-            else:
-                for name, tensor in copied.trained.state_dict(keep_vars=True).items():
-                    yield f"{path}.{name}", tensor
+            for name, tensor in copied.trained.state_dict(keep_vars=True).items():
+                yield f"{path}.{name}", tensor
 
 
 def called_alike(model: nn.Module, paths: list[str]) -> list[str]:

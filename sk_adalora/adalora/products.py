@@ -102,7 +102,7 @@ def _project(x: Tensor, rows: Tensor) -> Tensor:
 
 
 class FrozenLinear(torch.autograd.Function):
-    """``x @ weight.T + bias``, with a frozen weight."""
+    """``x @ weight.T + bias``, both frozen."""
 
     # Dimensions: m = tokens, in, out = widths of the layer.
 
@@ -120,9 +120,8 @@ class FrozenLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
         refuse_second_derivatives()
         (weight,) = ctx.saved_tensors
-        needs_x, _, needs_bias = ctx.needs_input_grad
-        of_x = linear(gradient, weight.t()) if needs_x else None
-        return of_x, None, gradient.sum(dim=0) if needs_bias else None
+        needs_x, _, _ = ctx.needs_input_grad
+        return linear(gradient, weight.t()) if needs_x else None, None, None
 
 
 def _fused(

@@ -8,8 +8,13 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .model import AdaLoraModel, get_peft_model
-from .peft_format import rank_pattern, ranks_of, select_triplets, write_lora
-from .read_peft import read_adapter
+from .peft_format import (
+    rank_pattern,
+    ranks_of,
+    read_adapter,
+    select_triplets,
+    write_lora,
+)
 
 
 def save_adapter(
@@ -34,11 +39,6 @@ def save_adapter(
         Files of these names are replaced once both are written; others stay.
     state_dict : mapping of str to torch.Tensor or None, default=None
         The numbers to write. None stands for `model.state_dict()`.
-
-    Raises
-    ------
-    ValueError
-        If `state_dict` does not have the names and shapes of the model's.
     """
     model.save_pretrained(folder, state_dict=state_dict)
 
@@ -97,15 +97,12 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     # Ranks are final, also without a pattern, as PEFT saves before it first prunes.
     config.rank_pattern = rank_pattern(ranks_of(tensors), config.init_r)
     trained = [p for p in model.parameters() if p.requires_grad]
-    training = [module for module in model.modules() if module.training]
     adapted = get_peft_model(model, config)
     try:
         adapted.load_state_dict(tensors)
-        return adapted.eval()
-    except BaseException:  # such as an interrupt
+    except ValueError:
         adapted.unload()
         for parameter in trained:  # the model is as it was
             parameter.requires_grad_(True)
-        for module in training:
-            module.training = True
         raise
+    return adapted.eval()

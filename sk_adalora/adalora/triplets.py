@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from .forward_passes import ForwardPasses, in_backward
 from .layers import SVDLinear
 from .products import autocasts
-from .resizing import check_shrinks, resize, shrunk_state, store
 from .row_bank import RowBank, pad_rank
 
 INIT_STD = 0.02
@@ -270,10 +269,14 @@ class Triplets(nn.Module):
         for layer, part in zip(self._layers, parts, strict=True):
             layer.rank = len(part.values)
             layer.forget_rows()
-        store(self.singular_values, values)
-        for bank, of_bank in zip(self.banks, rows, strict=True):
-            store(bank.rows, of_bank)
-            if not same:
+        numbers = (self.singular_values, *(bank.rows for bank in self.banks))
+        for parameter, value in zip(numbers, (values, *rows), strict=True):
+            if value.shape == parameter.shape:
+                parameter.copy_(value)
+            else:
+                _resize(parameter, value)
+        if not same:
+            for bank in self.banks:
                 bank.lay_out(self.ranks)
 
     def keep(
@@ -295,12 +298,12 @@ class Triplets(nn.Module):
         TypeError
             If the state of an optimizer cannot shrink; nothing is changed then.
         """
-        parameters = [self.singular_values, *(bank.rows for bank in self.banks)]
-        nothing_goes = bool(kept.all())
-        for optimizer in optimizers:
-            check_shrinks(optimizer, [] if nothing_goes else parameters)
-        if nothing_goes:
+        if kept.all():
             return
+        parameters = [self.singular_values, *(bank.rows for bank in self.banks)]
+        for optimizer in optimizers:
+            for parameter in parameters:
+                _check_shrinks(optimizer, parameter)
         self._passes.stop()
         per_layer = torch.split(kept.cpu(), self.ranks)
         chosen = [kept.nonzero().flatten()]
@@ -312,9 +315,9 @@ class Triplets(nn.Module):
             pairs = [*zip(parameters, chosen, strict=True)]
             values = [parameter.data[rows] for parameter, rows in pairs]
             states = [
-                (one.state.get(parameter, {}), shrunk_state(one, parameter, rows))
+                (state, {n: v[rows] for n, v in state.items() if _has_rows(v)})
                 for parameter, rows in pairs
-                for one in optimizers
+                for state in (one.state.get(parameter, {}) for one in optimizers)
             ]
             for layer, flags in zip(self._layers, per_layer, strict=True):
                 layer.rank = int(flags.sum())
@@ -322,9 +325,35 @@ class Triplets(nn.Module):
             for state, shrunk in states:
                 state.update(shrunk)
             for parameter, value in zip(parameters, values, strict=True):
-                resize(parameter, value)
+                _resize(parameter, value)
             for bank in self.banks:
                 bank.lay_out(self.ranks)
+
+
+def _has_rows(value: Any) -> bool:
+    """Tell whether a part of an optimizer's state is more than a number."""
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _check_shrinks(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> None:
+    """Refuse a state of which no rows can be chosen as of the parameter."""
+    values = optimizer.state.get(parameter, {}).values()
+    if any(_has_rows(v) and v.shape != parameter.shape for v in values):
+        raise TypeError(
+            "The state of an optimizer must be as large as the parameters, to shrink "
+            f"with them. Got {type(optimizer).__name__}, whose state holds rows and "
+            "columns, or blocks. Leave it out, and make a new one after `compact`."
+        )
+
+
+def _resize(parameter: nn.Parameter, value: Tensor) -> None:
+    """Give a parameter a value of another shape, for whoever refers to it."""
+    parameter.grad = None
+    # A graph that is still alive, as that of the last loss, would make the next one
+    # expect gradients of the old shape. A change of type makes torch forget that.
+    other = torch.float if parameter.dtype == torch.half else torch.half
+    parameter.data = value.new_empty(0, dtype=other)
+    parameter.data = value
 
 
 def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
@@ -337,7 +366,9 @@ def _split(
     bank: RowBank, rows: Tensor, layers: Sequence[SVDLinear]
 ) -> Sequence[Tensor]:
     """Cut rows into those of each layer, on its device and in its precision."""
-    places = [(layer.stored_weight.device, _compute_dtype(layer)) for layer in layers]
+    places = [
+        (layer.base_layer.weight.device, _compute_dtype(layer)) for layer in layers
+    ]
     if len(set(places)) == 1:
         return bank.split(rows.to(*places[0]))
     parts = torch.split(rows, bank.sizes)
@@ -348,7 +379,7 @@ def _split(
 
 def _compute_dtype(layer: SVDLinear) -> torch.dtype:
     """Choose the precision in which a layer computes."""
-    weight = layer.stored_weight
+    weight: Tensor = layer.base_layer.weight
     kind = weight.device.type
     # Autocast leaves products in float64 alone.
     if autocasts(kind) and weight.dtype != torch.float64:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sk_adalora.adalora.tensor_file import check_header
+from sk_adalora.adalora.untrusted import check_header
 from sk_adalora.runtime.digest import digest, is_compared
 from sk_adalora.runtime.messages import warn_user, write_lines
 from sk_adalora.training.epochs import Interpolation, ScoreWatcher

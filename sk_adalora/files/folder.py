@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from sk_adalora.adalora import AdaLoraConfig
-from sk_adalora.adalora.json_file import read_json
 from sk_adalora.adalora.peft_format import write_adapter, write_lora
+from sk_adalora.adalora.untrusted import read_json
 from sk_adalora.pretrained.backbone import whole_model
 from sk_adalora.pretrained.read import silent_transformers
 from sk_adalora.pretrained.weights import lies_in

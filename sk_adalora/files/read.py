@@ -13,10 +13,13 @@ import numpy as np
 import torch
 
 from sk_adalora.adalora.config import CONFIG_NAME
-from sk_adalora.adalora.json_file import read_json
-from sk_adalora.adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of
-from sk_adalora.adalora.read_peft import read_adapter
-from sk_adalora.adalora.tensor_file import read_tensors
+from sk_adalora.adalora.peft_format import (
+    WEIGHTS_NAME,
+    rank_pattern,
+    ranks_of,
+    read_adapter,
+)
+from sk_adalora.adalora.untrusted import read_json, read_tensors
 from sk_adalora.data.targets import Targets, from_state
 from sk_adalora.pretrained.find import COMMIT, WITHOUT_TRUST, is_absent, snapshot
 from sk_adalora.pretrained.weights import BESIDE_WEIGHTS

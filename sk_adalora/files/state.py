@@ -16,11 +16,11 @@ from torch import Tensor
 from sk_adalora.adalora import AdaLoraConfig
 from sk_adalora.adalora.peft_format import (
     CHOOSING,
+    check_ranks,
     rank_pattern,
     ranks_of,
     select_triplets,
 )
-from sk_adalora.adalora.read_peft import check_ranks
 from sk_adalora.adalora.save_load import living
 from sk_adalora.data.targets import from_state
 from sk_adalora.network.network import TextNetwork, build_network

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sk_adalora.adalora.json_file import MAX_BYTES
+from sk_adalora.adalora.untrusted import MAX_BYTES
 from sk_adalora.pretrained.backbone import Backbone, check_unchanged
 from sk_adalora.pretrained.weights import copy_backbone
 from sk_adalora.tokens.tokenize import locked
@@ -127,7 +127,7 @@ def readable(described: dict[str, Any]) -> str:
     Raises
     ------
     ValueError
-        If it is more than :func:`~.adalora.json_file.read_json` reads.
+        If it is more than :func:`~.adalora.untrusted.read_json` reads.
     """
     text = json.dumps(described, indent=2, sort_keys=True, allow_nan=False)
     # JSON escapes line breaks inside texts, so that this matches between values only.

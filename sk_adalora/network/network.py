@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sk_adalora.adalora import AdaLoraConfig, get_peft_model
-from sk_adalora.adalora.layers import is_conv1d
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.read import skip_pooler
 from sk_adalora.tokens.batches import Batch
@@ -205,8 +204,6 @@ def build_network(
 
     For ``pooling="model"``, the backbone is one that was loaded with its own head.
     """
-    # For GPT-2's transposed weights: get_peft_model would set it too, but warn.
-    config.fan_in_fan_out = any(map(is_conv1d, backbone.module.modules()))
     kind = ModelHeadNetwork if pooling == "model" else TextNetwork
     network = kind(backbone, config, n_outputs, pooling, generator)
     # Dropout gets a generator of its own: how often it draws depends on the parts that

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sk_adalora.adalora.json_file import read_bounded
-from sk_adalora.adalora.tensor_file import check_header
+from sk_adalora.adalora.untrusted import check_header, read_bounded
 
 # Files of vocabularies alone. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's
 # *.codes.

@@ -14,7 +14,6 @@ from _tiny import (
     tiny_bert,
     train,
 )
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 OPTIMIZERS = {
@@ -89,13 +88,6 @@ def test_compaction_waits_for_the_final_budget():
         model.update_and_allocate(step)
     with pytest.raises(RuntimeError, match=r"at step 9. Got step 4. Call `finish`"):
         model.compact()
-
-
-def test_compaction_takes_optimizers_one_by_one():
-    model = adapt(tiny_bert())
-    model.allocator.finish()
-    with pytest.raises(TypeError, match=r"must be given optimizers. Got list. Pass"):
-        model.compact([adamw(model)])
 
 
 class NoMemory(TorchDispatchMode):
@@ -215,37 +207,21 @@ def test_compaction_where_nothing_was_pruned_changes_nothing(make):
     assert any(not torch.equal(before[n], v) for n, v in model.state_dict().items())
 
 
-def quantised(parameter):
-    return {"state1": torch.zeros_like(parameter, dtype=torch.uint8)}
+def in_eight_bits(parameter):
+    """The state of such an optimizer: numbers, and tables of what they mean."""
+    whole = torch.zeros_like(parameter, dtype=torch.uint8)
+    return {"step": 3, "state1": whole, "qmap1": torch.zeros(256)}
 
 
-STATES = {
-    "quantised": quantised,
-    "of blocks": lambda p: {"state1": torch.zeros(max(2, len(p) // 2))},
-    "a list": lambda p: {"state1": [torch.zeros_like(p), 3]},
-    "of another class": lambda p: {"state1": torch.zeros_like(p).as_subclass(Tables)},
-    "a table as long as a parameter": lambda p: {
-        "step": 3,
-        "qmap": torch.zeros(len(p)),
-        **quantised(p),
-    },
-}
-
-
-class Tables(torch.Tensor):
-    """A tensor that stands for numbers computed from others."""
-
-
-@pytest.mark.parametrize("name", STATES)
-def test_a_state_that_cannot_shrink_is_refused_before_anything_changes(name):
-    """With eight bits, NaN or the state of other rows went on without an error."""
+def test_a_state_that_cannot_shrink_is_refused_before_anything_changes():
+    """NaN or the state of other rows went on without an error."""
     model = adapt(tiny_bert())
     first, second = adamw(model), adamw(model)
     train(model, range(10), first)
     for _, parameter in model.trainable_parameters():
-        second.state[parameter] = STATES[name](parameter)
+        second.state[parameter] = in_eight_bits(parameter)
     before = model.state_dict()
-    match = r"Got AdamW, whose state holds something else.*make a new one"
+    match = r"Got AdamW, whose state holds .* or blocks.*make a new one"
     with pytest.raises(TypeError, match=match):
         model.compact(first, second)
 
@@ -268,19 +244,9 @@ def test_rows_and_columns_of_adafactor_are_refused(make):
     optimizer = make([p for _, p in model.trainable_parameters()])
     train(model, range(10), optimizer)
     ranks = model.triplets.ranks
-    with pytest.raises(TypeError, match=r"Got Adafactor, whose state.*rows and col"):
+    with pytest.raises(TypeError, match=r"Got Adafactor, whose state holds rows"):
         model.compact(optimizer)
 
     assert model.triplets.ranks == ranks
     model.compact()
     train(model, range(10, 12), make([p for _, p in model.trainable_parameters()]))
-
-
-def test_lbfgs_is_refused_where_its_state_is_that_of_a_head():
-    model, head = adapt(tiny_bert()), nn.Linear(32, 2)
-    parameters = [p for _, p in model.trainable_parameters()]
-    optimizer = torch.optim.LBFGS([*head.parameters(), *parameters])
-    optimizer.state[head.weight]["d"] = torch.zeros(9)
-    model.allocator.finish()
-    with pytest.raises(TypeError, match=r"Got LBFGS, whose state.*make a new one"):
-        model.compact(optimizer)

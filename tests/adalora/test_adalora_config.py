@@ -10,7 +10,7 @@ import peft
 import pytest
 from _tiny import no_warning
 
-from sk_adalora.adalora import AdaLoraConfig, BudgetSchedule, LoraConfig
+from sk_adalora.adalora import AdaLoraConfig, BudgetSchedule
 
 SCHEDULE = {"total_step": 100}
 
@@ -28,7 +28,7 @@ RULES = [
     (
         {"target_modules": ".*", "layers_to_transform": 1},
         ValueError,
-        r"`layers_to_transform` cannot be used when `target_modules` is a str.*'\.\*'",
+        r"`layers_to_transform` and .* cannot be used when `target_modules`.*'\.\*'",
     ),
     (
         {"target_modules": "all-linear", "layers_pattern": "layer"},
@@ -40,21 +40,17 @@ RULES = [
         ValueError,
         r"`layers_pattern` needs `layers_to_transform`. Got.*'layer' alone",
     ),
-    ({"use_dora": True}, ValueError, r"`use_dora` .*triplets lack. Got True"),
-    ({"loftq_config": {"a": 1}}, ValueError, r"`loftq_config` must be empty"),
-    ({"alpha_pattern": {"a": 64}}, ValueError, r"`alpha_pattern` .*Got {'a': 64}"),
     ({"modules_to_save": "score"}, TypeError, r"Got the str 'score'. Pass \['score'\]"),
     (
         {"init_lora_weights": "pissa"},
         ValueError,
-        r"`init_lora_weights` must .* triplets from zero. Got 'pissa'",
+        r"`init_lora_weights` must be one of .*Got 'pissa'",
     ),
     ({"target_modules": "("}, ValueError, r"`target_modules` must be .*Got '\('"),
     ({"exclude_modules": "["}, ValueError, r"`exclude_modules` must be .*Got '\['"),
     ({"lora_alpha": -1}, ValueError, r"`lora_alpha` .* in \[0, inf\). Got -1"),
     ({"lora_alpha": "8"}, TypeError, r"`lora_alpha` must be a number.*Got '8'"),
     ({"lora_dropout": 1.0}, ValueError, r"`lora_dropout` .* in \[0, 1\)"),
-    ({"bias": "some"}, ValueError, r"`bias` must be one of .*Got 'some'"),
     ({"task_type": "seq_cls"}, ValueError, r"`task_type` must be .*Got 'seq_cls'"),
     ({"revision": 3}, TypeError, r"`revision` must be a str or None. Got 3"),
     ({"total_step": None}, ValueError, r"`total_step` must be given. Got None"),
@@ -109,7 +105,7 @@ def test_each_rule_says_what_it_got(values, error, message):
         {"lora_dropout": 0},
         {"deltaT": 1000},
         {"total_step": 1},
-        {"loftq_config": None},
+        {"init_lora_weights": "gaussian"},
         {"layers_to_transform": [0], "layers_pattern": "layer"},
         {"target_modules": None, "layers_to_transform": 0},
     ],
@@ -120,25 +116,11 @@ def test_the_bounds_themselves_are_allowed(values):
     assert {name: getattr(config, name) for name in values} == values
 
 
-def test_r_is_not_used_and_says_so():
-    with pytest.warns(UserWarning, match="`r`=4 is not used.*Set `init_r`") as caught:
-        AdaLoraConfig(r=4, total_step=10)
+def test_fields_and_defaults_are_those_of_peft():
+    ours, theirs = AdaLoraConfig(total_step=10), peft.AdaLoraConfig(total_step=10)
 
-    assert caught[0].filename == __file__
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [(AdaLoraConfig, peft.AdaLoraConfig), (LoraConfig, peft.LoraConfig)],
-)
-def test_fields_and_defaults_are_those_of_peft(ours, theirs):
-    required = {"total_step": 10} if ours is AdaLoraConfig else {}
-    mine, reference = ours(**required), theirs(**required)
-    names = {f.name for f in dataclasses.fields(ours)} - {"peft_version"}
-
-    assert {n: getattr(mine, n) for n in names} == {
-        n: getattr(reference, n) for n in names
-    }
+    for each in dataclasses.fields(ours):
+        assert getattr(ours, each.name) == getattr(theirs, each.name), each.name
 
 
 def test_tasks_are_those_of_peft():
@@ -166,25 +148,29 @@ def test_the_final_rank_follows_a_low_first_one(given, target_r):
     assert AdaLoraConfig(**given, total_step=10).target_r == target_r
 
 
-@pytest.mark.parametrize("alpha", [8, 0])
-def test_rank_stabilised_scale_is_in_alpha_where_peft_reads_it(tmp_path, alpha):
-    config = AdaLoraConfig(init_r=9, lora_alpha=alpha, use_rslora=True, total_step=10)
-    config.save_pretrained(tmp_path)
-    theirs = peft.AdaLoraConfig.from_pretrained(tmp_path)
-
-    assert config.scale == pytest.approx((alpha or 9) / 3, rel=1e-5)
-    assert theirs.lora_alpha / theirs.init_r == pytest.approx(config.scale, rel=1e-5)
-
-
-def test_what_peft_ignored_in_training_its_file_does_not_mean(tmp_path):
+def test_what_peft_ignores_in_training_its_file_does_not_mean(tmp_path):
     values = {"init_lora_weights": "gaussian", "total_step": 10}
-    without = {"use_rslora": True, "alpha_pattern": {"query": 64}}
-    peft.AdaLoraConfig(**values, **without).save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match="left out: alpha_pattern, use_rslora"):
-        config = AdaLoraConfig.from_pretrained(tmp_path)
+    without = {"use_rslora": True, "alpha_pattern": {"query": 64}, "r": 4}
+    with pytest.warns(UserWarning, match="r"):
+        peft.AdaLoraConfig(**values, **without).save_pretrained(tmp_path)
 
-    config.peft_version = None
-    assert config == AdaLoraConfig(**values)
+    assert AdaLoraConfig.from_pretrained(tmp_path) == AdaLoraConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"bias": "lora_only"},
+        {"trainable_token_indices": [1, 2]},
+        {"target_parameters": ["experts"]},
+        {"use_qalora": True},
+    ],
+)
+def test_what_peft_asks_for_beside_adalora_is_named(tmp_path, asked):
+    peft.AdaLoraConfig(total_step=10, **asked).save_pretrained(tmp_path)
+    (name,) = asked
+    with pytest.raises(ValueError, match=rf"or be off\. Got others: {name}\."):
+        AdaLoraConfig.from_pretrained(tmp_path)
 
 
 FULL = {
@@ -192,7 +178,6 @@ FULL = {
     "exclude_modules": ["pooler"],
     "lora_alpha": 32,
     "lora_dropout": 0.1,
-    "bias": "lora_only",
     "modules_to_save": ["classifier"],
     "layers_to_transform": [0, 1],
     "layers_pattern": "layer",
@@ -258,17 +243,13 @@ def test_peft_reads_our_file(tmp_path, values):
         assert getattr(reference, name) == getattr(config, name)
 
 
-def test_unknown_fields_are_left_out_with_one_warning_that_names_them(tmp_path):
-    values = {**AdaLoraConfig(total_step=10).to_dict()}
-    values |= {"zeta_config": {"a": 1}, "new_switch": True, "new_off": False}
-    values |= {"new_none": None}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(values))
-    with pytest.warns(UserWarning, match="new_switch, zeta_config") as caught:
-        config = AdaLoraConfig.from_pretrained(tmp_path)
+def test_fields_of_the_future_are_left_out_where_they_are_off():
+    values = AdaLoraConfig(total_step=10).to_dict()
+    off = {"new_off": False, "new_none": None, "new_dict": {}}
 
-    assert len(caught) == 1
-    assert "new_off" not in str(caught[0].message)
-    assert config == AdaLoraConfig(total_step=10)
+    assert AdaLoraConfig.from_dict(values | off) == AdaLoraConfig(total_step=10)
+    with pytest.raises(ValueError, match=r"Got others: new_switch, zeta\. Train"):
+        AdaLoraConfig.from_dict(values | off | {"zeta": {"a": 1}, "new_switch": True})
 
 
 @pytest.mark.parametrize(
@@ -296,12 +277,6 @@ def test_a_missing_file_names_the_folder(tmp_path):
         AdaLoraConfig.from_pretrained(tmp_path / "nix")
 
 
-def test_plain_lora_accepts_what_adalora_refuses():
-    config = LoraConfig(r=4, use_dora=True, use_rslora=True, init_lora_weights="pissa")
-
-    assert LoraConfig.from_dict(config.to_dict()) == config
-
-
 # ---- numbers and names of other kinds -----------------------------------------
 
 
@@ -314,14 +289,12 @@ def test_numbers_of_numpy_become_plain(tmp_path):
         target_modules=["query"],
         layers_to_transform=list(np.arange(2)),
         layers_pattern="layer",
-        auto_mapping={"sizes": (np.int64(3), [np.float32(0.5)])},
     )
     config.save_pretrained(tmp_path)
 
     assert type(config.init_r) is type(config.total_step) is int
     assert type(config.orth_reg_weight) is type(config.lora_alpha) is float
     assert [type(index) for index in config.layers_to_transform] == [int, int]
-    config.auto_mapping = {"sizes": [3, [0.5]]}  # JSON has no tuples
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
 
 

@@ -18,7 +18,6 @@ PUBLIC = [
     "AdaLoraConfig",
     "AdaLoraModel",
     "BudgetSchedule",
-    "LoraConfig",
     "get_peft_model",
 ]
 

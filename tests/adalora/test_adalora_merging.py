@@ -65,32 +65,6 @@ def test_frozen_weights_are_never_written(make):
         assert torch.equal(p, value), name
 
 
-@pytest.mark.parametrize(
-    "norm",
-    [
-        nn.utils.parametrizations.weight_norm,
-        pytest.param(
-            nn.utils.weight_norm,
-            marks=pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`"),
-        ),
-    ],
-)
-def test_a_weight_that_is_computed_is_merged_but_not_replaced(norm):
-    base = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
-    norm(base[1])
-    model = randomise(adapt(base))
-    x = torch.randn(3, 8)
-    expected = model(x)
-    with pytest.raises(ValueError, match=r"must be a parameter. Got '1'.*Call `merge`"):
-        model.merge_and_unload()
-    assert model.adapted["0"].merged_weight is None
-
-    model.merge()
-    torch.testing.assert_close(model(x), expected)
-    model.unload()
-    assert type(base[0]) is nn.Linear
-
-
 def test_merge_and_unload_returns_the_plain_model():
     base = tiny_bert()
     model = randomise(adapt(base))
@@ -138,7 +112,7 @@ def test_unload_restores_the_model():
     base = tiny_classifier()
     weights = dict(base.named_parameters())
     order = list(base.state_dict())
-    model = randomise(adapt(base, bias="all", modules_to_save=["classifier"]))
+    model = randomise(adapt(base, modules_to_save=["classifier"]))
     train(model, range(3), loss=classifier_loss)
     plain = model.unload()
 

@@ -32,9 +32,6 @@ from torch.utils.checkpoint import checkpoint
 from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
 from sk_adalora.adalora.layers import _moved
 
-CONV1D = "ignore:fan_in_fan_out is set to False"
-
-
 # ---- forward ----------------------------------------------------------------
 
 
@@ -391,7 +388,6 @@ def conv1d(in_width, out_width):
     [nn.Linear, lambda i, o: nn.Linear(i, o, bias=False), conv1d],
     ids=["linear", "no bias", "Conv1D"],
 )
-@pytest.mark.filterwarnings(CONV1D)
 def test_the_fused_layer_has_the_gradients_of_the_sum(make):
     # A hook on the frozen layer is a reason to call it, and to leave the sum to torch.
     model = randomise(adapt(nn.Sequential(make(5, 3), nn.Tanh()).double()))
@@ -420,7 +416,6 @@ def test_the_fused_layer_has_the_gradients_of_the_sum(make):
     [nn.Linear, lambda i, o: nn.Linear(i, o, bias=False), conv1d],
     ids=["linear", "no bias", "Conv1D"],
 )
-@pytest.mark.filterwarnings(CONV1D)
 def test_without_gradients_the_same_is_computed(make, dtype):
     model = randomise(adapt(nn.Sequential(make(5, 3), nn.Tanh()).to(dtype)))
     x = torch.randn(2, 4, 5).to(dtype)
@@ -473,7 +468,6 @@ class DoubledConv1D(transformers.pytorch_utils.Conv1D):
         return 2 * super().forward(x)
 
 
-@pytest.mark.filterwarnings(CONV1D)
 @pytest.mark.parametrize("layer", [Doubled(5, 3), DoubledConv1D(3, 5)])
 def test_a_frozen_layer_computes_in_its_own_way(layer):
     base, x = nn.Sequential(layer), torch.randn(4, 5, requires_grad=True)
@@ -805,11 +799,8 @@ def test_disabling_gives_the_pretrained_model(merged):
     assert torch.equal(hidden(model), expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"bias": "all"}, {"bias": "lora_only"}])
-def test_disabling_nested_and_after_an_error(options):
-    model = randomise(
-        adapt(tiny_classifier(), modules_to_save=["classifier"], **options)
-    )
+def test_disabling_nested_and_after_an_error():
+    model = randomise(adapt(tiny_classifier(), modules_to_save=["classifier"]))
     train(model, range(4), loss=classifier_loss)
 
     def logits():
@@ -867,24 +858,6 @@ def test_dropout_can_be_turned_off_and_on_by_others():
     for drop in drops:  # Monte Carlo dropout
         drop.train()
     assert not torch.equal(hidden(model), hidden(model))
-
-
-class AlwaysDropout(nn.Module):
-    """Dropout in evaluation, too, as packages of active learning put it in."""
-
-    def forward(self, x):
-        return nn.functional.dropout(x, 0.5, training=True)
-
-
-@pytest.mark.parametrize("new", [nn.Identity(), AlwaysDropout()])
-def test_dropout_may_be_replaced_by_another_module(new):
-    model = randomise(adapt(tiny_bert(), lora_dropout=0.5))
-    for layer in model.adapted.values():
-        layer.dropout = new
-    model.train(isinstance(new, nn.Identity))
-    same = torch.equal(hidden(model), hidden(model))
-
-    assert same == isinstance(new, nn.Identity)
 
 
 @pytest.mark.parametrize("seeded", [False, True])
@@ -946,7 +919,6 @@ def test_checkpointing_repeats_no_dropout_of_a_generator(dropout):
 # ---- generate ---------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings(CONV1D)
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_t5])
 def test_generate_uses_the_present_numbers(make):
     model = randomise(adapt(make()))

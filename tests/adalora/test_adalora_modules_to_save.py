@@ -1,4 +1,4 @@
-"""What is trained beside the triplets: biases, heads, modules to save."""
+"""What is trained beside the triplets: heads and other modules to save."""
 
 import copy
 from collections import OrderedDict
@@ -6,10 +6,8 @@ from collections import OrderedDict
 import peft
 import pytest
 import torch
-import transformers
 from _tiny import (
     adapt,
-    build,
     classifier_loss,
     config,
     no_warning,
@@ -25,10 +23,7 @@ from torch import nn
 from sk_adalora.adalora import (
     SVDLinear,
     get_peft_model,
-    load_peft_adapter,
-    save_adapter,
 )
-from sk_adalora.adalora import model as engine
 
 
 def snapshot(model):
@@ -50,6 +45,9 @@ def test_print_trainable_parameters(capsys):
         for layer in model.adapted.values()
     )
     assert total == trained + sum(p.numel() for p in tiny_bert().parameters())
+    assert model.num_parameters(only_trainable=True) == trained
+    without = tiny_bert().num_parameters(exclude_embeddings=True)
+    assert model.num_parameters(exclude_embeddings=True) == without + trained
     assert capsys.readouterr().out == (
         f"trainable params: {trained:,d} || all params: {total:,d} || "
         f"trainable%: {100 * trained / total:.4f}\n"
@@ -67,13 +65,12 @@ class NoMemory(nn.Linear):
         raise torch.OutOfMemoryError
 
 
-@pytest.mark.parametrize("bias", ["none", "all"])
-def test_a_model_that_there_is_no_memory_to_adapt_is_as_before(bias):
+def test_a_model_that_there_is_no_memory_to_adapt_is_as_before():
     base = tiny_classifier()
     base.classifier = NoMemory(32, 3)
     frozen = base.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     modules = list(base.modules())
-    options = {"modules_to_save": ["pooler", "classifier"], "bias": bias}
+    options = {"modules_to_save": ["pooler", "classifier"]}
     with pytest.raises(torch.OutOfMemoryError):
         adapt(base, **options)
 
@@ -81,105 +78,6 @@ def test_a_model_that_there_is_no_memory_to_adapt_is_as_before(bias):
     assert [p for p in base.parameters() if not p.requires_grad] == [frozen]
     base.classifier.__class__ = nn.Linear
     train(adapt(base, **options), range(1), loss=classifier_loss)
-
-
-@pytest.mark.parametrize("part", ["stop_fused_layers", "entries"])
-def test_a_model_whose_adapting_is_interrupted_is_as_before(monkeypatch, part):
-    base = tiny_classifier()
-    modules, parameters = list(base.modules()), list(base.parameters())
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    options = {"modules_to_save": ["pooler", "classifier"], "bias": "all"}
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, part, stop)
-        with pytest.raises(KeyboardInterrupt):
-            adapt(base, **options)
-
-    assert list(base.modules()) == modules
-    assert all(p.requires_grad for p in base.parameters())
-    assert [id(p) for p in base.parameters()] == [id(p) for p in parameters]
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
-    train(adapt(base, **options), range(1), loss=classifier_loss)
-
-
-@pytest.mark.parametrize("part", ["requires_grad_", "eval"])
-def test_a_model_whose_loading_is_interrupted_is_as_before(monkeypatch, tmp_path, part):
-    adapt(tiny_classifier()).save_pretrained(tmp_path)
-    base = tiny_classifier().train()
-    modules, change = list(base.modules()), getattr(engine.AdaLoraModel, part)
-
-    def stop(self, *options):
-        change(self, *options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(engine.AdaLoraModel, part, stop)
-        with pytest.raises(KeyboardInterrupt):
-            load_peft_adapter(base, tmp_path)
-
-    assert list(base.modules()) == modules
-    assert all(p.requires_grad for p in base.parameters())
-    assert all(module.training for module in modules)
-    load_peft_adapter(base, tmp_path)
-
-
-def test_bias_lora_only_trains_those_of_the_adapted_layers():
-    model = adapt(tiny_bert(), target_modules=["query"], bias="lora_only")
-
-    assert trained_outside(model) == {
-        f"model.encoder.layer.{i}.attention.self.query.base_layer.bias" for i in (0, 1)
-    }
-
-
-def test_bias_all_trains_every_bias():
-    base = tiny_bert()
-    biases = [n for n, _ in base.named_parameters() if n.endswith("bias")]
-    model = adapt(base, target_modules=["query"], bias="all")
-
-    assert len(trained_outside(model)) == len(biases)
-    assert all(name.endswith(".bias") for name in trained_outside(model))
-
-
-def test_a_bias_that_two_modules_share_is_trained_as_one(tmp_path):
-    def make():
-        return build(lambda: transformers.BertForMaskedLM(tiny_bert().config))
-
-    model = adapt(make(), target_modules=["query"], bias="all")
-    head = model.cls.predictions
-    train(model, range(2), loss=lambda model, step: model(tokens(step)).logits.mean())
-    save_adapter(model, tmp_path)
-    loaded = load_peft_adapter(make(), tmp_path)
-
-    assert head.bias is head.decoder.bias
-    assert head.bias.any()  # it was trained
-    assert torch.equal(loaded.cls.predictions.decoder.bias, head.bias)
-    with model.disable_adapter():
-        assert head.bias is head.decoder.bias
-        assert not head.bias.any()
-    plain = model.half().merge_and_unload().cls.predictions
-    assert plain.bias is plain.decoder.bias
-
-
-@pytest.mark.parametrize("bias", ["all", "lora_only"])
-def test_trained_biases_are_copies(bias):
-    base = tiny_bert()
-    before = snapshot(base.requires_grad_(False))
-    originals = dict(base.named_parameters())
-    model = randomise(adapt(base, bias=bias))
-    train(model, range(3))
-    state = model.state_dict()
-    changed = [n for n in state if n.endswith(".bias")]
-
-    assert changed
-    for name in changed:
-        if "pooler" in name:  # the loss does not depend on it
-            continue
-        path = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        assert not torch.equal(state[name], originals[path])
-    for name, parameter in originals.items():
-        assert parameter.detach().numpy().tobytes() == before[name][1]
 
 
 @pytest.mark.parametrize(
@@ -292,8 +190,8 @@ def test_a_head_is_saved_at_the_size_that_it_was_given_later():
 
 
 def test_what_is_not_in_use_is_converted_with_the_model():
-    x, options = tokens(), {"modules_to_save": ["classifier"], "bias": "all"}
-    model = randomise(adapt(tiny_classifier(), **options)).eval()
+    x = tokens()
+    model = randomise(adapt(tiny_classifier(), modules_to_save=["classifier"])).eval()
     with torch.no_grad():
         for _, parameter in model.trainable_parameters():
             parameter.add_(0.1)

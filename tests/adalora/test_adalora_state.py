@@ -27,7 +27,7 @@ from sk_adalora.adalora import SVDLinear
 
 
 def trained_classifier(steps=12, **options):
-    options = {"task_type": "SEQ_CLS", "bias": "lora_only", **options}
+    options = {"task_type": "SEQ_CLS", **options}
     model = adapt(tiny_classifier(), **options)
     train(model, range(steps), loss=classifier_loss)
     return model
@@ -59,7 +59,7 @@ def test_a_fresh_model_takes_the_state(compact):
     model = trained_classifier()
     if compact:
         model.compact()
-    fresh = adapt(tiny_classifier(), seed=5, task_type="SEQ_CLS", bias="lora_only")
+    fresh = adapt(tiny_classifier(), seed=5, task_type="SEQ_CLS")
     fresh.load_state_dict(model.state_dict())
 
     assert fresh.triplets.ranks == model.triplets.ranks
@@ -140,7 +140,7 @@ def test_accelerate_resumes_a_run(tmp_path, stop):
 
 
 def adapt_classifier(seed=0):
-    return adapt(tiny_classifier(), seed, task_type="SEQ_CLS", bias="lora_only")
+    return adapt(tiny_classifier(), seed, task_type="SEQ_CLS")
 
 
 LAYER = "base_model.model.bert.encoder.layer.1.output.dense."
@@ -202,10 +202,14 @@ def test_a_rank_pattern_gives_the_ranks():
     assert model.peft_config.scale == 8 / (4 + 1e-5)  # pruning does not rescale
 
 
+def test_an_empty_rank_pattern_is_none():
+    assert set(adapt(tiny_bert(), rank_pattern={}).ranks.values()) == {4}
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ({}, r"must name every adapted layer. Got none for 'encoder"),
+        ({"nix.lora_E": [True]}, r"must name every adapted layer. Got none for 'enc"),
         *(
             (
                 {f"{path}.lora_E": [True] * length for path in BERT_LAYERS},
@@ -269,7 +273,7 @@ def test_a_copy_trains_on_like_the_original(duplicate):
 
 
 def test_moving_the_model_moves_what_is_outside_of_it():
-    model = adapt(tiny_classifier(), modules_to_save=["classifier"], bias="lora_only")
+    model = adapt(tiny_classifier(), modules_to_save=["classifier"])
     train(model, range(4), loss=classifier_loss)
     model.to("meta")
 

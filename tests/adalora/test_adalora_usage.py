@@ -11,6 +11,7 @@ from _tiny import (
     adamw,
     adapt,
     encoder_loss,
+    hidden,
     labels,
     no_warning,
     tiny_bert,
@@ -163,3 +164,17 @@ def test_a_trained_adapter_whose_ranks_nobody_allocated_is_warned_of(use, tmp_pa
 
     with pytest.warns(UserWarning, match="`update_and_allocate` was never called"):
         use(forgets, tmp_path)
+
+
+def test_names_that_programs_for_peft_use():
+    model = adapt(tiny_bert(), init_lora_weights=False)
+    before = hidden(model)
+    model.merge_adapter()
+    torch.testing.assert_close(hidden(model), before, rtol=1e-4, atol=1e-4)
+    model.unmerge_adapter()
+
+    assert torch.equal(hidden(model), before)
+    assert model.base_model.model is model.get_base_model() is model.model
+    encoder_loss(model, 0).backward()
+    assert hasattr(model.base_model, "update_and_allocate")
+    assert model.base_model.update_and_allocate(0) == model.allocator.budget

@@ -8,15 +8,11 @@ import torch.fx
 import transformers
 from _tiny import (
     adapt,
-    config,
     tiny_bert,
     tiny_llama,
     tokens,
 )
 from torch import nn
-from torch.nn.utils import parametrizations
-
-from sk_adalora import get_peft_model
 
 
 class Scaled(nn.Module):
@@ -130,16 +126,3 @@ def test_a_part_without_the_others_says_what_to_keep():
         RuntimeError, match="All adapted layers of a model must be kept"
     ):
         first(inputs)
-
-
-# ---- weights that are computed ----------------------------------------------
-
-
-def test_spectral_norm_iterates_as_without_an_adapter():
-    torch.manual_seed(0)
-    plain = nn.Sequential(parametrizations.spectral_norm(nn.Linear(64, 64)))
-    model = get_peft_model(copy.deepcopy(plain), config(target_modules=["0"])).train()
-    x = torch.ones(2, 64)
-
-    for _ in range(3):
-        torch.testing.assert_close(model(x), plain.train()(x), rtol=1e-6, atol=1e-6)

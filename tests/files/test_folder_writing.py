@@ -14,7 +14,7 @@ from _folders import assert_equal_estimators, bytes_of, strengthen
 from _toy import make, topics
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora.adalora import json_file
+from sk_adalora.adalora import untrusted
 from sk_adalora.files import folder as _folder
 from sk_adalora.files import write as _write
 from sk_adalora.files.layout import OUR_MARK, settled
@@ -227,7 +227,7 @@ def test_a_training_that_is_too_long_to_be_read(fitted, tmp_path, monkeypatch):
     """Some 250,000 steps: a folder that cannot be loaded would lose the model."""
     fitted.save_pretrained(tmp_path / "f")
     length = (tmp_path / "f" / "sk_adalora.json").stat().st_size
-    monkeypatch.setattr(json_file, "MAX_BYTES", length)
+    monkeypatch.setattr(untrusted, "MAX_BYTES", length)
     monkeypatch.setattr(_write, "MAX_BYTES", length)
     fitted.save_pretrained(tmp_path / "f", overwrite=True)
     AdaLoraClassifier.from_pretrained(tmp_path / "f")

@@ -6,7 +6,7 @@ import pickle
 import pytest
 from _toy import make, toy
 
-from sk_adalora.adalora import tensor_file
+from sk_adalora.adalora import untrusted
 from sk_adalora.pretrained import backbone as _backbone
 
 X, Y = toy(24)
@@ -72,7 +72,7 @@ def test_a_model_that_is_larger_than_its_files_is_refused(own_model, pooling):
 
 
 def test_a_list_of_too_many_tensors_is_refused(own_model, monkeypatch):
-    monkeypatch.setattr(tensor_file, "MAX_TENSORS", 10)
+    monkeypatch.setattr(untrusted, "MAX_TENSORS", 10)
 
     with pytest.raises(ValueError, match="list at most 10 tensors"):
         make(str(own_model)).fit(X, Y)

@@ -36,10 +36,11 @@ CONFIGS = {
     "alpha of text": (put("lora_alpha", value="8"), "`lora_alpha`"),
     "a negative alpha": (put("lora_alpha", value=-1), "`lora_alpha`"),
     "dropout of 1": (put("lora_dropout", value=1.0), "`lora_dropout`"),
-    "an unknown bias": (put("bias", value="evil"), "`bias`"),
+    "biases": (put("bias", value="all"), "bias"),
     "another method": (put("peft_type", value="LORA"), "`peft_type`"),
     "a method that is a list": (put("peft_type", value=[1]), "`peft_type`"),
     "DoRA": (put("use_dora", value=True), "use_dora"),
+    "code": (put("trust_remote_code", value=True), "trust_remote_code"),
     "a schedule without steps": (put("total_step", value=0), "`total_step`"),
     "a schedule of text": (put("total_step", value="9"), "`total_step`"),
     "a schedule that is full": (put("tinit", value=10**9), "`tinit`"),
@@ -71,11 +72,9 @@ def test_a_hostile_config_is_refused(folder, case):
         {"target_modules": ["evil"], "exclude_modules": "(a+)+$"},
         {"layers_to_transform": [99], "layers_pattern": "(a+)+$"},
         {"modules_to_save": ["evil"]},
-        {"trust_remote_code": True},
     ],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore:The fields of:UserWarning")
 def test_settings_that_are_not_followed(folder, fitted, changed):
     values = json.loads((folder / CONFIG).read_text("utf8")) | changed
     (folder / CONFIG).write_text(json.dumps(values), "utf8")

@@ -81,10 +81,6 @@ ADAPTERS = {
     ),
     "a pattern": (renamed(START + "A", "base_model.model.(x+x+)+y.lora_A"), "of shape"),
     "a tensor too many": (more("base_model.model.evil", torch.zeros(2)), "Unknown"),
-    "a bias too many": (
-        more(f"base_model.model.{LAYER}.base_layer.bias", torch.zeros(32)),
-        "Unknown",
-    ),
     "a layer too many": (of_another_layer, "no flags"),
 }
 HEADS = {
