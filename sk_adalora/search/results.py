@@ -26,7 +26,7 @@ from sk_adalora.runtime.messages import warn_user
 
 from .dimensions import Space
 from .folds import FoldResult, Scores, folds_of, score_names
-from .study import ERROR, FIRST, is_feasible, is_over, may_be_best
+from .study import ERROR, FIRST, is_feasible, is_over, may_be_best, place_of
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -89,7 +89,7 @@ class TrialTable:
     Parameters
     ----------
     rows : list of TrialRow
-        The trials, by number.
+        The trials, by place.
     metrics : list of str or None
         Names of the scores, when folds have several.
     """
@@ -182,10 +182,14 @@ class TrialTable:
 
 
 def make_table(trials: Sequence[FrozenTrial], space: Space, n_folds: int) -> TrialTable:
-    """Collect the trials that are over and will not be tried again."""
+    """Collect the trials that are over and will not be tried again.
+
+    One that was tried again has the place of its first try: of equal scores, the first
+    is the best, whatever was killed on the way.
+    """
     rows = [
         TrialRow(trial, _params_of(trial, space), folds_of(trial, n_folds))
-        for trial in trials
+        for trial in sorted(trials, key=lambda trial: place_of(trial, trials))
         if is_over(trial)
     ]
     return TrialTable(rows, score_names([row.trial for row in rows]))
@@ -275,16 +279,6 @@ def _show(value: Any) -> str:
         return f"{value:.4g}"
     text = " ".join(repr(value).split())
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
-
-
-def warn_of_few_settings(n_settings: float, n_trials: int) -> None:
-    """Warn, before the first trial, if there will be fewer than were asked for."""
-    if n_settings < n_trials:
-        warn_user(
-            "`n_trials` should be at most the number of settings in the space, "
-            f"{n_settings}. Got {n_trials}. The search ends when all were tried. Lower "
-            "it, or use GridSearchCV."
-        )
 
 
 def warn_of_unasked(queued: FrozenTrial, asked: Collection[str]) -> None:

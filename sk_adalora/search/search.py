@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 import warnings
@@ -42,7 +41,6 @@ from .results import (
     summarise,
     trial_curves,
     warn_of_failures,
-    warn_of_few_settings,
 )
 from .sampler import count_points, make_sampler
 from .space import AdaLoraSpace, read_space
@@ -159,16 +157,16 @@ class AdaLoraSearchCV(BaseSearchCV):
         finds the AdaLora estimator by itself.
     n_trials : int, default=30
         Number of trials that the study has in the end. Those of earlier runs and of
-        other processes count. With the automatic sampler, a search also ends when all
-        settings of a space of up to 1,000 were tried.
+        other processes count. If the space has fewer settings, the automatic sampler
+        tries each once, and the search ends.
     timeout : float or None, default=None
         Seconds after which no further trial begins; one is always evaluated. None does
         not limit the time.
     sampler : "auto" or BaseSampler, default="auto"
-        The sampler of Optuna's that proposes parameters. "auto" is a Gaussian process
-        if all of them are numbers and `n_trials` is at most 100, and otherwise TPE;
-        neither repeats a setting while the space has others. A trial that breaks a
-        constraint, such as one of TPE's `constraints_func`, is never the best.
+        The sampler of Optuna's that proposes parameters. "auto" is a `TPESampler`; but
+        without a `pruner`, for up to 100 trials of numbers alone, a `GPSampler`, which
+        learns from complete trials only. A trial that breaks a constraint, such as one
+        of TPE's `constraints_func`, is never the best.
     pruner : "auto", BasePruner or None, default="auto"
         What stops poor trials before their last fold. With a pruner, trials are
         evaluated fold by fold, and report their mean so far after each (step 0 is after
@@ -231,12 +229,12 @@ class AdaLoraSearchCV(BaseSearchCV):
         Whether to score the training rows of each fold too. Trials that the study holds
         already, evaluated without that, have NaN there.
     random_state : int, RandomState instance or None, default=None
-        Seed of the automatic sampler. None draws one from NumPy's global generator. A
-        study that goes on draws anew: two trials and one more are not the three of a
-        single run. From the eleventh trial on (with a function as space, before that),
-        what is drawn also depends on `n_jobs`, as trials that run together do not learn
-        from each other. Processes that work on one study at the same time draw
-        different parameters whatever the seed, also that of a `sampler`.
+        Seed of the automatic sampler. None draws one from NumPy's global generator.
+        Each trial has a seed of its own, made of this one and the trial's number: a
+        study that goes on draws what it would have drawn without a break, and processes
+        that share a seed draw different settings. From the eleventh trial on, what is
+        drawn also depends on `n_jobs`, as trials that run together do not learn from
+        each other. A `sampler` of yours is seeded anew in all processes but the first.
     verbose : int, default=0
         1 shows a bar of trials and, at its end, how many trials and fits there were and
         what the best one has; more also makes scikit-learn print.
@@ -253,7 +251,8 @@ class AdaLoraSearchCV(BaseSearchCV):
     best_index_ : int
         Its row in `cv_results_`.
     cv_results_ : dict of str to ndarray of shape (n_trials,)
-        A row for each trial of the study that is over, whichever process evaluated it.
+        A row for each trial of the study that is over, whichever process evaluated it,
+        in the order in which they were first tried.
         Beside what `GridSearchCV` has: `trial_number`; `state` ("complete", "pruned",
         "failed", or "infeasible": evaluated in full, but breaks a constraint);
         `pruned_at_fold`, counted from 0, or -1; `running_mean` over the folds that a
@@ -573,7 +572,6 @@ class AdaLoraSearchCV(BaseSearchCV):
             study = load_study(open_storage(self.storage), self.study_name)
             check_bound(study, made_with)
             return study
-        warn_of_few_settings(self._n_settings(space), self.n_trials)
         enqueue = self.enqueue
         if isinstance(enqueue, str) and isinstance(self.sampler, GridSampler):
             enqueue = None  # it has its own settings, and draws no others beside them
@@ -594,22 +592,17 @@ class AdaLoraSearchCV(BaseSearchCV):
         stack.enter_context(resumable(study, stored=stored))
         worker = Worker(study, beats=stored, max_deaths=self.max_deaths)
         stack.enter_context(worker)
-        over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+        trials = study.get_trials(deepcopy=False)
         sampler = make_sampler(
             self.sampler,
             space.distributions(),
             self.n_trials,
             self.random_state,
-            [over] if worker.alone() else [over, int(worker.run_id, 16)],
+            racing=self.pruner is not None,
+            is_first=worker.alone() and not any(t.state.is_finished() for t in trials),
         )
         study.sampler = worker.signing(sampler)
         return worker
-
-    def _n_settings(self, space: Space) -> float:
-        """Return after how many settings a search ends; infinity for never."""
-        if self.sampler != "auto" or isinstance(space, CalledSpace):
-            return math.inf
-        return count_points(space.distributions())
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -623,10 +616,11 @@ class AdaLoraSearchCV(BaseSearchCV):
         self, study: SearchStudy, space: Space, worker: Worker, data: _Data, task: Any
     ) -> None:
         """Evaluate trials until the study has enough of them."""
-        n_settings = self._n_settings(space)
-        total = int(min(self.n_trials, n_settings))
+        n_trials = self.n_trials
+        if self.sampler == "auto" and not isinstance(space, CalledSpace):
+            n_trials = int(min(n_trials, count_points(space.distributions())))
         with (
-            closing(progress_bar(total, self.verbose, "search", "trial")) as bar,
+            closing(progress_bar(n_trials, self.verbose, "search", "trial")) as bar,
             Parallel(
                 n_jobs=self.n_jobs,
                 pre_dispatch=self.pre_dispatch,
@@ -650,8 +644,7 @@ class AdaLoraSearchCV(BaseSearchCV):
                 study=study,
                 space=space,
                 worker=worker,
-                n_trials=self.n_trials,
-                finite=n_settings < math.inf,
+                n_trials=n_trials,
                 n_folds=len(data.splits),
                 batch=effective_n_jobs(self.n_jobs),
                 racing=self.pruner is not None,

@@ -48,6 +48,14 @@ def setting_of(trial: FrozenTrial) -> dict[str, Any]:
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
+def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """Return a trial's number among `trials`, as if none had been tried again."""
+    if AGAIN in trial.user_attrs:
+        return place_of(trials[trial.user_attrs[AGAIN]], trials)
+    before = trials[: trial.number]
+    return trial.number - sum(AGAIN in other.user_attrs for other in before)
+
+
 def is_over(trial: FrozenTrial) -> bool:
     """Tell whether a trial is over and will not be tried again."""
     if trial.state is TrialState.FAIL:
@@ -283,9 +291,9 @@ def record_of(study: optuna.Study) -> tuple[str, dict[str, Any]]:
     return study.study_name, kept
 
 
-# Keeps Optuna from logging each trial.
+# Keeps Optuna from logging each trial, and that its samplers would like more packages.
 silent_optuna = Muted(
     optuna.logging.get_verbosity,
     optuna.logging.set_verbosity,
-    lambda wanted: max(wanted, optuna.logging.WARNING),
+    lambda wanted: max(wanted, optuna.logging.ERROR),
 )

@@ -19,7 +19,6 @@ from sk_adalora.runtime.messages import warn_user
 from .dimensions import Space
 from .folds import FoldFit, FoldResult, kept_folds
 from .results import warn_of_unasked
-from .sampler import all_tried
 from .study import (
     AGAIN,
     DEATHS,
@@ -67,8 +66,6 @@ class TrialRunner:
         This run, among others on the same study.
     n_trials : int
         Trials of the study in all, whoever evaluates them.
-    finite : bool
-        Whether there are so few settings that all may be tried, which ends the search.
     n_folds : int
         Folds of a complete trial.
     batch : int
@@ -89,7 +86,6 @@ class TrialRunner:
     space: Space
     worker: Worker
     n_trials: int
-    finite: bool
     n_folds: int
     batch: int
     racing: bool
@@ -192,18 +188,13 @@ class TrialRunner:
         }
 
     def _no_room(self, below: float = math.inf) -> bool:
-        """Tell whether the trials with numbers below a bound are all that there are.
-
-        They are as many as were asked for, or leave no setting to try.
-        """
+        """Tell whether the trials with numbers below a bound are as many as wanted."""
         begun = [
             t
             for t in self.study.get_trials(deepcopy=False)
             if t.number < below and (is_over(t) or t.state is TrialState.RUNNING)
         ]
-        if len(begun) >= self.n_trials:
-            return True
-        return self.finite and all_tried(self.space.distributions(), begun)
+        return len(begun) >= self.n_trials
 
     def _over(self) -> int:
         """Count the trials that are over."""
