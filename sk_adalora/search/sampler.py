@@ -89,14 +89,17 @@ class SeededByTrial(BaseSampler):
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make, self._seed = make, seed
+        self._begin(0)
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Make the sampler of a trial that begins."""
-        place = place_of(trial, study.get_trials(deepcopy=False))
+    def _begin(self, place: int) -> None:
         words = np.random.SeedSequence([self._seed, place]).generate_state(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self.sampler = self._make(int(words[0]) % 2**31)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Make the sampler of a trial that begins."""
+        self._begin(place_of(trial, study.get_trials(deepcopy=False)))
         self.sampler.before_trial(study, trial)
 
     def infer_relative_search_space(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import optuna
 from joblib import Parallel, effective_n_jobs
-from optuna.samplers import GridSampler
+from optuna.samplers import BaseSampler, GridSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from sklearn.base import clone, is_classifier
@@ -31,7 +30,7 @@ from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 
 from .dimensions import CalledSpace, Space
 from .fingerprint import fingerprint
-from .folds import FoldEvaluator, streaming
+from .folds import FoldEvaluator
 from .pruner import make_pruner
 from .results import (
     TrialTable,
@@ -51,7 +50,7 @@ from .start import (
     find_prefix,
     starting_points,
 )
-from .storage import open_storage
+from .storage import StorageURL, open_storage, until_reached
 from .study import (
     SearchStudy,
     bind,
@@ -65,15 +64,6 @@ from .study import (
     silent_optuna,
 )
 from .trials import TrialRunner
-from .workers import Worker
-
-# The password in the URL of a database: up to its last "@", or in its query, whose
-# values may be settings in their turn, as ODBC's are.
-_PASSWORD = re.compile(
-    r"(://[^:/]*:).+(?=@)|((?:password|passwd|pwd)(?:=|%3D))[^&]+",
-    re.IGNORECASE | re.DOTALL,
-)
-
 
 # What a fit finds, some of it depending on the scores and on `refit`.
 _FOUND = {
@@ -157,7 +147,8 @@ class AdaLoraSearchCV(BaseSearchCV):
         finds the AdaLora estimator by itself.
     n_trials : int, default=30
         Number of trials that the study has in the end. Those of earlier runs and of
-        other processes count. If the space has fewer settings, the automatic sampler
+        other processes count; processes that ask at the same moment may make one more
+        each. If the space has fewer settings, the automatic sampler
         tries each once, and the search ends.
     timeout : float or None, default=None
         Seconds after which no further trial begins; one is always evaluated. None does
@@ -177,18 +168,12 @@ class AdaLoraSearchCV(BaseSearchCV):
     storage : str, path-like, BaseStorage or None, default=None
         Where the study is kept, so that a search can be resumed and several processes
         can share it: the URL of a database ("postgresql://...", "sqlite:///..."), the
-        path of a journal file, in which "~" is the home directory, or a storage of
-        Optuna's. None keeps it in memory.
+        path of a journal file, or a storage of Optuna's. None keeps it in memory.
     study_name : str or None, default=None
         Name by which the study is resumed. None makes a new study.
     load_if_exists : bool, default=True
         Whether to go on with a study of that name. If False, it is an error that there
         is one.
-    max_deaths : int or None, default=3
-        How many processes may die in a row while they evaluate the same parameters, as
-        for lack of memory, before these are given up. A process that ended a fold
-        before does not count. Raise it where processes are often stopped from outside;
-        None never gives up.
     enqueue : "paper", dict, list of dict or None, default="paper"
         The settings that a study tries first, if the search creates it. "paper" is the
         estimator as it is, as far as the space allows. A number outside its range is
@@ -284,14 +269,15 @@ class AdaLoraSearchCV(BaseSearchCV):
     Notes
     -----
     A study belongs to the rows, folds, space, scoring and estimator that it began with;
-    to go on with others is an error. A trial whose process died goes on after the
-    folds that have ended, once there was no sign of life for two minutes. A database
-    that cannot be reached is waited for, for up to 10 minutes.
+    to go on with others is an error. A trial whose process was killed is tried again
+    from its first fold, once there was no sign of life for a minute. A database that
+    cannot be reached is waited for, for up to 10 minutes.
 
-    A pickle of a fitted search holds no storage, whose URL may have a password in it,
-    and no callbacks but those set on `estimator`. `best_estimator_` is saved without
-    any. So it is with a copy by `copy.copy` or `copy.deepcopy`, whose next fit begins a
-    new study. `clone` keeps both, but copies a storage in memory.
+    The password in a storage's URL is neither shown nor pickled: keep it where the
+    database's driver finds it. A pickle of a fitted search holds no storage, and no
+    callbacks but those set on `estimator`. `best_estimator_` is saved without any. So
+    it is with a copy by `copy.copy` or `copy.deepcopy`, whose next fit begins a new
+    study. `clone` keeps both, but copies a storage in memory.
 
     Examples
     --------
@@ -356,7 +342,6 @@ class AdaLoraSearchCV(BaseSearchCV):
         storage: Any = None,
         study_name: str | None = None,
         load_if_exists: bool = True,
-        max_deaths: int | None = 3,
         enqueue: Any = "paper",
         callbacks: Any = None,
         scoring: Any = None,
@@ -378,7 +363,6 @@ class AdaLoraSearchCV(BaseSearchCV):
         self.storage = storage
         self.study_name = study_name
         self.load_if_exists = load_if_exists
-        self.max_deaths = max_deaths
         self.enqueue = enqueue
         self.callbacks = callbacks
         self.scoring = scoring
@@ -418,9 +402,8 @@ class AdaLoraSearchCV(BaseSearchCV):
         TypeError
             If scikit-learn cannot split X into folds, or if the space is of another
             type.
-        FileNotFoundError
-            If `storage` is the path of a folder, or of a file in a folder that does not
-            exist.
+        ConnectionError
+            If the database of the study stays away.
         ImportError
             If `storage` needs a driver that is not installed.
         """
@@ -507,7 +490,7 @@ class AdaLoraSearchCV(BaseSearchCV):
         check_parameters(self, SEARCH_RULES)
         self._validate_params()
         refuse_name(y)
-        with unchanged_on_error(self), silent_optuna(), alone(), ExitStack() as stack:
+        with unchanged_on_error(self), silent_optuna(), alone():
             for name in _FOUND & vars(self).keys():  # of an earlier fit
                 delattr(self, name)
             root, data = self._begin(X, y, params)
@@ -517,8 +500,9 @@ class AdaLoraSearchCV(BaseSearchCV):
             task = root.subcontext(task_name="search", max_subtasks=None)
             task.call_on_fit_task_begin(estimator=self)
             if not stored_only:
-                worker = self._join(study, space, stack)
-                self._run_trials(study, space, worker, data, task)
+                study.sampler = self._sampler(study, space)
+                with resumable(study, stored=self.storage is not None):
+                    self._run_trials(study, space, data, task)
             table = self._make_table(study, space, len(data.splits))
             task.call_on_fit_task_end(estimator=self)
             self._choose(table)
@@ -576,33 +560,26 @@ class AdaLoraSearchCV(BaseSearchCV):
         if isinstance(enqueue, str) and isinstance(self.sampler, GridSampler):
             enqueue = None  # it has its own settings, and draws no others beside them
         points = starting_points(enqueue, self.estimator, space)
-        study = open_study(
+        study = until_reached(
+            open_study,
             open_storage(self.storage),  # from here on, something is written
             self.study_name,
             make_pruner(self.pruner),
             points,
             load_if_exists=self.load_if_exists,
         )
-        bind(study, made_with)
+        until_reached(bind, study, made_with)
         return study
 
-    def _join(self, study: SearchStudy, space: Space, stack: ExitStack) -> Worker:
-        """Begin to work on a study, until the fit ends."""
-        stored = self.storage is not None
-        stack.enter_context(resumable(study, stored=stored))
-        worker = Worker(study, beats=stored, max_deaths=self.max_deaths)
-        stack.enter_context(worker)
-        trials = study.get_trials(deepcopy=False)
-        sampler = make_sampler(
+    def _sampler(self, study: SearchStudy, space: Space) -> BaseSampler:
+        return make_sampler(
             self.sampler,
             space.distributions(),
             self.n_trials,
             self.random_state,
             racing=self.pruner is not None,
-            is_first=worker.alone() and not any(t.state.is_finished() for t in trials),
+            is_first=study.is_new,
         )
-        study.sampler = worker.signing(sampler)
-        return worker
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -613,7 +590,7 @@ class AdaLoraSearchCV(BaseSearchCV):
         return None
 
     def _run_trials(
-        self, study: SearchStudy, space: Space, worker: Worker, data: _Data, task: Any
+        self, study: SearchStudy, space: Space, data: _Data, task: Any
     ) -> None:
         """Evaluate trials until the study has enough of them."""
         n_trials = self.n_trials
@@ -624,7 +601,6 @@ class AdaLoraSearchCV(BaseSearchCV):
             Parallel(
                 n_jobs=self.n_jobs,
                 pre_dispatch=self.pre_dispatch,
-                return_as=streaming(),
             ) as parallel,
         ):
             evaluate = FoldEvaluator(
@@ -640,10 +616,11 @@ class AdaLoraSearchCV(BaseSearchCV):
                 task=task,
                 study=study,
             )
-            runner = TrialRunner(
+            TrialRunner(
                 study=study,
                 space=space,
-                worker=worker,
+                evaluate=evaluate,
+                shared=self.storage is not None,
                 n_trials=n_trials,
                 n_folds=len(data.splits),
                 batch=effective_n_jobs(self.n_jobs),
@@ -652,15 +629,14 @@ class AdaLoraSearchCV(BaseSearchCV):
                 metric=self._metric(),
                 callbacks=self.callbacks or (),
                 bar=bar,
-            )
-            runner.run(evaluate)
+            ).run()
 
     def _make_table(self, study: SearchStudy, space: Space, n_folds: int) -> TrialTable:
         """Turn the study into scikit-learn's table."""
-        trials = study.get_trials(deepcopy=False)
+        trials = until_reached(study.get_trials, deepcopy=False)
         # Before the refit, after which the storage may be gone.
         self.study_, self.trials_ = study, trials
-        self._study_record = record_of(study)
+        self._study_record = until_reached(record_of, study)
         table, metric = make_table(trials, space, n_folds), self._metric()
         check_best(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
@@ -748,10 +724,10 @@ class AdaLoraSearchCV(BaseSearchCV):
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.
 
-        Of a fitted search neither the storage nor the live study, which hold the URL of
-        a database and its password, nor callbacks of Optuna's or scikit-learn's. All
-        else is pickled: the other parameters, the trials, the table and the refitted
-        estimator. An unfitted search keeps its storage, for a worker to use it.
+        Of a fitted search neither the storage nor the live study, nor callbacks of
+        Optuna's or scikit-learn's. All else is pickled: the other parameters, the
+        trials, the table and the refitted estimator. An unfitted search keeps its
+        storage, without the password.
         """
         state = dict(super().__getstate__())
         if state.pop("study_", None) is not None:
@@ -767,17 +743,10 @@ class AdaLoraSearchCV(BaseSearchCV):
                 trial.state = TrialState(trial.state)
             self.study_ = in_memory(self.trials_, *self._study_record)
 
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        return super(AdaLoraSearchCV, self._without_password()).__repr__(N_CHAR_MAX)
-
-    def _html_repr(self) -> str:
-        return super(AdaLoraSearchCV, self._without_password())._html_repr()
-
-    def _without_password(self) -> Self:
-        """Return a twin to show: the text may be cut in the middle of the password."""
-        if not isinstance(self.storage, str):
-            return self
-        return self._twin(storage=_PASSWORD.sub(r"\1\2***", self.storage))
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "storage" and type(value) is str:
+            value = StorageURL(value)  # shown without its password, also by others
+        super().__setattr__(name, value)
 
     def _twin(self, **changes: Any) -> Self:
         """Return a search with the same attributes, but for some."""
