@@ -18,7 +18,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import indexable
-from sklearn.utils.validation import _check_method_params, check_is_fitted
+from sklearn.utils.validation import _check_method_params
 
 from sk_adalora.data.rows import refuse_name
 from sk_adalora.estimators.base import with_callbacks
@@ -35,10 +35,8 @@ from .pruner import make_pruner
 from .results import (
     TrialTable,
     check_best,
-    draw_trials,
     make_table,
     summarise,
-    trial_curves,
     warn_of_failures,
 )
 from .sampler import count_points, make_sampler
@@ -691,35 +689,6 @@ class AdaLoraSearchCV(BaseSearchCV):
         task.call_on_fit_task_end(estimator=self, **data.told())
 
     # ---- after fit ----------------------------------------------------------
-
-    def plot_trials(self, ax: Any = None) -> np.ndarray:
-        """Draw the trials, the best score so far, and which parameters mattered.
-
-        Trials that broke a constraint, or that failed, are left out.
-
-        Parameters
-        ----------
-        ax : Axes, pair of Axes or None, default=None
-            Where to draw. None makes a new figure. A single Axes shows no importances.
-
-        Returns
-        -------
-        ndarray of Axes
-            The axes that were drawn on.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `ax` is neither one Axes nor two.
-        ImportError
-            If matplotlib is not installed: the extra `plot` has it.
-        NotFittedError
-            If the search has not been fitted.
-        """
-        check_is_fitted(self, "study_")
-        # Others may have gone on with the study, or its storage may be gone.
-        study = in_memory(self.trials_, *self._study_record)
-        return draw_trials(trial_curves(study, self.trials_), ax)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.
