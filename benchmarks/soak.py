@@ -23,7 +23,7 @@ import transformers
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV
-from sk_adalora.search import workers
+from sk_adalora.search import heartbeats
 
 from .inside import changed
 from .results import say, table
@@ -48,8 +48,8 @@ def quicken(options):
 def run(options):
     """Try faults, in children of this process, which has all imports."""
     torch.set_num_threads(1)
-    # A worker that was killed is noticed after seconds, not after two minutes.
-    workers._BEAT, workers.GRACE = 0.3, 3.0
+    # A worker that was killed is noticed after seconds, not after a minute.
+    heartbeats._SECONDS = 0.5
     chance = random.Random(options.seed)
     outcomes = {name: Counter() for name in FAULTS}
     end = time.monotonic() + 60 * options.minutes
@@ -356,7 +356,7 @@ class _Database:
 
     def __init__(self, programs, folder):
         self.programs, self.folder = programs, folder
-        self.url = f"postgresql://tester@/postgres?host={folder}"
+        self.url = f"postgresql+psycopg://tester@/postgres?host={folder}"
 
     @classmethod
     def start(cls, scratch, stack):

@@ -1,11 +1,8 @@
-"""Estimators whose scores are known, and a worker process for tests of the search.
+"""Estimators whose scores are known, and what worker processes of a search do."""
 
-Run as a program, it works on a study until that has enough trials.
-"""
-
-import argparse
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -80,35 +77,27 @@ def two_scores(estimator, X, y):
     return {"high": score, "low": 1 - score}
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("storage")
-    parser.add_argument("name")
-    parser.add_argument("n_trials", type=int)
-    parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--log")
-    parser.add_argument("--meet", type=Path, help="folder where two workers meet")
-    options = parser.parse_args()
+def work(storage, name, n_trials, seconds, folder):
+    """Work on a study until it has enough trials; for a process of its own.
 
+    Fits are logged in the folder, and what is warned of.
+    """
     from sk_adalora import AdaLoraSearchCV
+    from sk_adalora.search import heartbeats
 
-    if options.meet:
-        (options.meet / str(os.getpid())).touch()
-        while len(list(options.meet.iterdir())) < 2:
-            time.sleep(0.05)
-
-    search = AdaLoraSearchCV(
-        Peak(seconds=options.seconds, log=options.log),
-        SPACE,
-        n_trials=options.n_trials,
-        storage=options.storage,
-        study_name=options.name,
-        cv=3,
-        refit=False,
-        random_state=0,
-    )
-    search.fit(*rows())
-
-
-if __name__ == "__main__":
-    main()
+    heartbeats._SECONDS = 0.3
+    optuna.logging.disable_default_handler()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        AdaLoraSearchCV(
+            Peak(seconds=seconds, log=f"{folder}/fits.log"),
+            SPACE,
+            n_trials=n_trials,
+            storage=storage,
+            study_name=name,
+            cv=3,
+            refit=False,
+            random_state=0,
+        ).fit(*rows())
+    told = "\n".join(str(warning.message) for warning in caught)
+    Path(folder, f"{os.getpid()}.warned").write_text(told, encoding="utf-8")

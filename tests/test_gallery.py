@@ -110,7 +110,7 @@ def test_titles_of_cells_are_underlined(example):
 def test_ends_in_its_only_figure(example):
     source, tree = example
     assert ast.unparse(tree.body[-1]) == "plt.show()"
-    makers = ("figure", "subplots", "subplot_mosaic", "plot_trials", "show")
+    makers = ("figure", "subplots", "subplot_mosaic", "show")
     made = [name for name, _ in calls(tree) if name in makers]
     of_display = "EmbeddingMapDisplay.from_estimator" in source
     assert len(made) + of_display == 2  # one makes it, one shows it

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from joblib.parallel import get_active_backend
 from optuna import Study
 from optuna.trial import FrozenTrial
 from sklearn.base import clone
@@ -21,7 +20,8 @@ from sk_adalora.files.checkpoint import remove_checkpoints
 from sk_adalora.runtime.digest import digest
 from sk_adalora.runtime.ranks import alone
 
-from .study import AGAIN, FOLD
+from .storage import until_reached
+from .study import FOLD
 
 # Characters that are kept of an error's text: its end, which says what happened.
 _LONGEST_ERROR = 4000
@@ -99,15 +99,6 @@ def score_names(trials: Sequence[FrozenTrial]) -> list[str] | None:
     return next((list(scores) for scores in kept if isinstance(scores, dict)), None)
 
 
-def kept_folds(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    """Return what the earlier tries of a trial have kept of folds, by attribute."""
-    kept: dict[str, Any] = {}
-    while AGAIN in trial.user_attrs:
-        trial = trials[trial.user_attrs[AGAIN]]
-        kept |= {k: v for k, v in trial.user_attrs.items() if k.startswith(FOLD)}
-    return kept
-
-
 @dataclass(frozen=True)
 class FoldFit:
     """A fold to evaluate.
@@ -165,9 +156,10 @@ class FoldEvaluator:
     task: Any
     study: Study
 
-    def __call__(self, fits: list[FoldFit]) -> Iterator[tuple[FoldFit, FoldResult]]:
-        """Evaluate folds of some candidates, and give each as soon as it ends."""
-        search, names = self.search, score_names(self.study.get_trials(deepcopy=False))
+    def __call__(self, fits: list[FoldFit]) -> list[FoldResult]:
+        """Evaluate folds of some candidates."""
+        search = self.search
+        names = score_names(until_reached(self.study.get_trials, deepcopy=False))
         task = self.task.subcontext(
             task_name=_name_of(sorted({fit.fold for fit in fits}), len(self.splits)),
             max_subtasks=len(fits),
@@ -179,7 +171,6 @@ class FoldEvaluator:
         candidates = list(dict.fromkeys(fit.number for fit in fits))
         outs = self.parallel(
             delayed(_evaluate)(
-                place,
                 clone(search.estimator),
                 self.X,
                 self.y,
@@ -196,23 +187,24 @@ class FoldEvaluator:
                 error_score=search.error_score,
                 verbose=search.verbose,
                 caller=self.sent,
-                callback_ctx=tasks[place],
+                callback_ctx=own,
             )
-            for place, fit in enumerate(fits)
+            for fit, own in zip(fits, tasks, strict=True)
         )
-        for place, out in outs:
-            result = FoldResult.read(out)
-            if callable(search.scoring) and isinstance(result.test, dict):
-                names = names or list(result.test)
-                result = _in_order(result, names)
-                search._check_refit_for_multimetric(result.test)
-            yield fits[place], result
+        results = [FoldResult.read(out) for out in outs]
+        if callable(search.scoring):
+            for place, result in enumerate(results):
+                if isinstance(result.test, dict):
+                    names = names or list(result.test)
+                    results[place] = _in_order(result, names)
+                    search._check_refit_for_multimetric(result.test)
         task.call_on_fit_task_end(estimator=search)
+        return results
 
     def _folders(self, fit: FoldFit) -> dict[str, Path]:
         """Return folders of its own for the checkpoints of a fit, if it writes any.
 
-        Another run finds them again, if this one is killed.
+        Another process finds them again, if this one is killed.
         """
         given = {**self.search.estimator.get_params(), **fit.params}
         own = f"{digest(fit.params)}-{fit.fold}"
@@ -223,27 +215,20 @@ class FoldEvaluator:
         }
 
 
-def _evaluate(place: int, *args: Any, **named: Any) -> tuple[int, dict[str, Any]]:
-    """Fit and score on a fold, and say which of several it was."""
+def _evaluate(*args: Any, **named: Any) -> dict[str, Any]:
+    """Fit and score on a fold, in this process alone."""
     # Ranks that search together take different trials: none waits for another.
     with alone():
-        out = _fit_and_score(*args, **named)
+        out: dict[str, Any] = _fit_and_score(*args, **named)
     for name, value in named["parameters"].items():
         if _is_folder(name):  # a fit that failed has left its checkpoint
             remove_checkpoints(value)
-    return place, out
+    return out
 
 
 def _is_folder(name: str) -> bool:
     """Tell whether a parameter is the folder of checkpoints of an estimator."""
     return name.rpartition("__")[2] == "checkpoint_dir"
-
-
-def streaming() -> str:
-    """Return how joblib gives the results of fits: each as it ends, where it can."""
-    backend, _ = get_active_backend()
-    gives = getattr(backend, "supports_return_generator", False)
-    return "generator_unordered" if gives else "list"
 
 
 def _in_order(result: FoldResult, names: list[str]) -> FoldResult:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import re
 import time
 import warnings
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import optuna
 from joblib import Parallel, effective_n_jobs
-from optuna.samplers import GridSampler
+from optuna.samplers import BaseSampler, GridSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import indexable
-from sklearn.utils.validation import _check_method_params, check_is_fitted
+from sklearn.utils.validation import _check_method_params
 
 from sk_adalora.data.rows import refuse_name
 from sk_adalora.estimators.base import with_callbacks
@@ -32,17 +30,14 @@ from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 
 from .dimensions import CalledSpace, Space
 from .fingerprint import fingerprint
-from .folds import FoldEvaluator, streaming
+from .folds import FoldEvaluator
 from .pruner import make_pruner
 from .results import (
     TrialTable,
     check_best,
-    draw_trials,
     make_table,
     summarise,
-    trial_curves,
     warn_of_failures,
-    warn_of_few_settings,
 )
 from .sampler import count_points, make_sampler
 from .space import AdaLoraSpace, read_space
@@ -53,7 +48,7 @@ from .start import (
     find_prefix,
     starting_points,
 )
-from .storage import open_storage
+from .storage import StorageURL, open_storage, until_reached
 from .study import (
     SearchStudy,
     bind,
@@ -67,15 +62,6 @@ from .study import (
     silent_optuna,
 )
 from .trials import TrialRunner
-from .workers import Worker
-
-# The password in the URL of a database: up to its last "@", or in its query, whose
-# values may be settings in their turn, as ODBC's are.
-_PASSWORD = re.compile(
-    r"(://[^:/]*:).+(?=@)|((?:password|passwd|pwd)(?:=|%3D))[^&]+",
-    re.IGNORECASE | re.DOTALL,
-)
-
 
 # What a fit finds, some of it depending on the scores and on `refit`.
 _FOUND = {
@@ -159,16 +145,17 @@ class AdaLoraSearchCV(BaseSearchCV):
         finds the AdaLora estimator by itself.
     n_trials : int, default=30
         Number of trials that the study has in the end. Those of earlier runs and of
-        other processes count. With the automatic sampler, a search also ends when all
-        settings of a space of up to 1,000 were tried.
+        other processes count; processes that ask at the same moment may make one more
+        each. If the space has fewer settings, the automatic sampler
+        tries each once, and the search ends.
     timeout : float or None, default=None
         Seconds after which no further trial begins; one is always evaluated. None does
         not limit the time.
     sampler : "auto" or BaseSampler, default="auto"
-        The sampler of Optuna's that proposes parameters. "auto" is a Gaussian process
-        if all of them are numbers and `n_trials` is at most 100, and otherwise TPE;
-        neither repeats a setting while the space has others. A trial that breaks a
-        constraint, such as one of TPE's `constraints_func`, is never the best.
+        The sampler of Optuna's that proposes parameters. "auto" is a `TPESampler`; but
+        without a `pruner`, for up to 100 trials of numbers alone, a `GPSampler`, which
+        learns from complete trials only. A trial that breaks a constraint, such as one
+        of TPE's `constraints_func`, is never the best.
     pruner : "auto", BasePruner or None, default="auto"
         What stops poor trials before their last fold. With a pruner, trials are
         evaluated fold by fold, and report their mean so far after each (step 0 is after
@@ -179,18 +166,12 @@ class AdaLoraSearchCV(BaseSearchCV):
     storage : str, path-like, BaseStorage or None, default=None
         Where the study is kept, so that a search can be resumed and several processes
         can share it: the URL of a database ("postgresql://...", "sqlite:///..."), the
-        path of a journal file, in which "~" is the home directory, or a storage of
-        Optuna's. None keeps it in memory.
+        path of a journal file, or a storage of Optuna's. None keeps it in memory.
     study_name : str or None, default=None
         Name by which the study is resumed. None makes a new study.
     load_if_exists : bool, default=True
         Whether to go on with a study of that name. If False, it is an error that there
         is one.
-    max_deaths : int or None, default=3
-        How many processes may die in a row while they evaluate the same parameters, as
-        for lack of memory, before these are given up. A process that ended a fold
-        before does not count. Raise it where processes are often stopped from outside;
-        None never gives up.
     enqueue : "paper", dict, list of dict or None, default="paper"
         The settings that a study tries first, if the search creates it. "paper" is the
         estimator as it is, as far as the space allows. A number outside its range is
@@ -231,12 +212,12 @@ class AdaLoraSearchCV(BaseSearchCV):
         Whether to score the training rows of each fold too. Trials that the study holds
         already, evaluated without that, have NaN there.
     random_state : int, RandomState instance or None, default=None
-        Seed of the automatic sampler. None draws one from NumPy's global generator. A
-        study that goes on draws anew: two trials and one more are not the three of a
-        single run. From the eleventh trial on (with a function as space, before that),
-        what is drawn also depends on `n_jobs`, as trials that run together do not learn
-        from each other. Processes that work on one study at the same time draw
-        different parameters whatever the seed, also that of a `sampler`.
+        Seed of the automatic sampler. None draws one from NumPy's global generator.
+        Each trial has a seed of its own, made of this one and the trial's number: a
+        study that goes on draws what it would have drawn without a break, and processes
+        that share a seed draw different settings. From the eleventh trial on, what is
+        drawn also depends on `n_jobs`, as trials that run together do not learn from
+        each other. A `sampler` of yours is seeded anew in all processes but the first.
     verbose : int, default=0
         1 shows a bar of trials and, at its end, how many trials and fits there were and
         what the best one has; more also makes scikit-learn print.
@@ -253,7 +234,8 @@ class AdaLoraSearchCV(BaseSearchCV):
     best_index_ : int
         Its row in `cv_results_`.
     cv_results_ : dict of str to ndarray of shape (n_trials,)
-        A row for each trial of the study that is over, whichever process evaluated it.
+        A row for each trial of the study that is over, whichever process evaluated it,
+        in the order in which they were first tried.
         Beside what `GridSearchCV` has: `trial_number`; `state` ("complete", "pruned",
         "failed", or "infeasible": evaluated in full, but breaks a constraint);
         `pruned_at_fold`, counted from 0, or -1; `running_mean` over the folds that a
@@ -285,14 +267,15 @@ class AdaLoraSearchCV(BaseSearchCV):
     Notes
     -----
     A study belongs to the rows, folds, space, scoring and estimator that it began with;
-    to go on with others is an error. A trial whose process died goes on after the
-    folds that have ended, once there was no sign of life for two minutes. A database
-    that cannot be reached is waited for, for up to 10 minutes.
+    to go on with others is an error. A trial whose process was killed is tried again
+    from its first fold, once there was no sign of life for a minute. A database that
+    cannot be reached is waited for, for up to 10 minutes.
 
-    A pickle of a fitted search holds no storage, whose URL may have a password in it,
-    and no callbacks but those set on `estimator`. `best_estimator_` is saved without
-    any. So it is with a copy by `copy.copy` or `copy.deepcopy`, whose next fit begins a
-    new study. `clone` keeps both, but copies a storage in memory.
+    The password in a storage's URL is neither shown nor pickled: keep it where the
+    database's driver finds it. A pickle of a fitted search holds no storage, and no
+    callbacks but those set on `estimator`. `best_estimator_` is saved without any. So
+    it is with a copy by `copy.copy` or `copy.deepcopy`, whose next fit begins a new
+    study. `clone` keeps both, but copies a storage in memory.
 
     Examples
     --------
@@ -357,7 +340,6 @@ class AdaLoraSearchCV(BaseSearchCV):
         storage: Any = None,
         study_name: str | None = None,
         load_if_exists: bool = True,
-        max_deaths: int | None = 3,
         enqueue: Any = "paper",
         callbacks: Any = None,
         scoring: Any = None,
@@ -379,7 +361,6 @@ class AdaLoraSearchCV(BaseSearchCV):
         self.storage = storage
         self.study_name = study_name
         self.load_if_exists = load_if_exists
-        self.max_deaths = max_deaths
         self.enqueue = enqueue
         self.callbacks = callbacks
         self.scoring = scoring
@@ -419,9 +400,8 @@ class AdaLoraSearchCV(BaseSearchCV):
         TypeError
             If scikit-learn cannot split X into folds, or if the space is of another
             type.
-        FileNotFoundError
-            If `storage` is the path of a folder, or of a file in a folder that does not
-            exist.
+        ConnectionError
+            If the database of the study stays away.
         ImportError
             If `storage` needs a driver that is not installed.
         """
@@ -508,7 +488,7 @@ class AdaLoraSearchCV(BaseSearchCV):
         check_parameters(self, SEARCH_RULES)
         self._validate_params()
         refuse_name(y)
-        with unchanged_on_error(self), silent_optuna(), alone(), ExitStack() as stack:
+        with unchanged_on_error(self), silent_optuna(), alone():
             for name in _FOUND & vars(self).keys():  # of an earlier fit
                 delattr(self, name)
             root, data = self._begin(X, y, params)
@@ -518,8 +498,9 @@ class AdaLoraSearchCV(BaseSearchCV):
             task = root.subcontext(task_name="search", max_subtasks=None)
             task.call_on_fit_task_begin(estimator=self)
             if not stored_only:
-                worker = self._join(study, space, stack)
-                self._run_trials(study, space, worker, data, task)
+                study.sampler = self._sampler(study, space)
+                with resumable(study, stored=self.storage is not None):
+                    self._run_trials(study, space, data, task)
             table = self._make_table(study, space, len(data.splits))
             task.call_on_fit_task_end(estimator=self)
             self._choose(table)
@@ -573,43 +554,30 @@ class AdaLoraSearchCV(BaseSearchCV):
             study = load_study(open_storage(self.storage), self.study_name)
             check_bound(study, made_with)
             return study
-        warn_of_few_settings(self._n_settings(space), self.n_trials)
         enqueue = self.enqueue
         if isinstance(enqueue, str) and isinstance(self.sampler, GridSampler):
             enqueue = None  # it has its own settings, and draws no others beside them
         points = starting_points(enqueue, self.estimator, space)
-        study = open_study(
+        study = until_reached(
+            open_study,
             open_storage(self.storage),  # from here on, something is written
             self.study_name,
             make_pruner(self.pruner),
             points,
             load_if_exists=self.load_if_exists,
         )
-        bind(study, made_with)
+        until_reached(bind, study, made_with)
         return study
 
-    def _join(self, study: SearchStudy, space: Space, stack: ExitStack) -> Worker:
-        """Begin to work on a study, until the fit ends."""
-        stored = self.storage is not None
-        stack.enter_context(resumable(study, stored=stored))
-        worker = Worker(study, beats=stored, max_deaths=self.max_deaths)
-        stack.enter_context(worker)
-        over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
-        sampler = make_sampler(
+    def _sampler(self, study: SearchStudy, space: Space) -> BaseSampler:
+        return make_sampler(
             self.sampler,
             space.distributions(),
             self.n_trials,
             self.random_state,
-            [over] if worker.alone() else [over, int(worker.run_id, 16)],
+            racing=self.pruner is not None,
+            is_first=study.is_new,
         )
-        study.sampler = worker.signing(sampler)
-        return worker
-
-    def _n_settings(self, space: Space) -> float:
-        """Return after how many settings a search ends; infinity for never."""
-        if self.sampler != "auto" or isinstance(space, CalledSpace):
-            return math.inf
-        return count_points(space.distributions())
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -620,17 +588,17 @@ class AdaLoraSearchCV(BaseSearchCV):
         return None
 
     def _run_trials(
-        self, study: SearchStudy, space: Space, worker: Worker, data: _Data, task: Any
+        self, study: SearchStudy, space: Space, data: _Data, task: Any
     ) -> None:
         """Evaluate trials until the study has enough of them."""
-        n_settings = self._n_settings(space)
-        total = int(min(self.n_trials, n_settings))
+        n_trials = self.n_trials
+        if self.sampler == "auto" and not isinstance(space, CalledSpace):
+            n_trials = int(min(n_trials, count_points(space.distributions())))
         with (
-            closing(progress_bar(total, self.verbose, "search", "trial")) as bar,
+            closing(progress_bar(n_trials, self.verbose, "search", "trial")) as bar,
             Parallel(
                 n_jobs=self.n_jobs,
                 pre_dispatch=self.pre_dispatch,
-                return_as=streaming(),
             ) as parallel,
         ):
             evaluate = FoldEvaluator(
@@ -646,12 +614,12 @@ class AdaLoraSearchCV(BaseSearchCV):
                 task=task,
                 study=study,
             )
-            runner = TrialRunner(
+            TrialRunner(
                 study=study,
                 space=space,
-                worker=worker,
-                n_trials=self.n_trials,
-                finite=n_settings < math.inf,
+                evaluate=evaluate,
+                shared=self.storage is not None,
+                n_trials=n_trials,
                 n_folds=len(data.splits),
                 batch=effective_n_jobs(self.n_jobs),
                 racing=self.pruner is not None,
@@ -659,15 +627,14 @@ class AdaLoraSearchCV(BaseSearchCV):
                 metric=self._metric(),
                 callbacks=self.callbacks or (),
                 bar=bar,
-            )
-            runner.run(evaluate)
+            ).run()
 
     def _make_table(self, study: SearchStudy, space: Space, n_folds: int) -> TrialTable:
         """Turn the study into scikit-learn's table."""
-        trials = study.get_trials(deepcopy=False)
+        trials = until_reached(study.get_trials, deepcopy=False)
         # Before the refit, after which the storage may be gone.
         self.study_, self.trials_ = study, trials
-        self._study_record = record_of(study)
+        self._study_record = until_reached(record_of, study)
         table, metric = make_table(trials, space, n_folds), self._metric()
         check_best(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
@@ -723,42 +690,13 @@ class AdaLoraSearchCV(BaseSearchCV):
 
     # ---- after fit ----------------------------------------------------------
 
-    def plot_trials(self, ax: Any = None) -> np.ndarray:
-        """Draw the trials, the best score so far, and which parameters mattered.
-
-        Trials that broke a constraint, or that failed, are left out.
-
-        Parameters
-        ----------
-        ax : Axes, pair of Axes or None, default=None
-            Where to draw. None makes a new figure. A single Axes shows no importances.
-
-        Returns
-        -------
-        ndarray of Axes
-            The axes that were drawn on.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `ax` is neither one Axes nor two.
-        ImportError
-            If matplotlib is not installed: the extra `plot` has it.
-        NotFittedError
-            If the search has not been fitted.
-        """
-        check_is_fitted(self, "study_")
-        # Others may have gone on with the study, or its storage may be gone.
-        study = in_memory(self.trials_, *self._study_record)
-        return draw_trials(trial_curves(study, self.trials_), ax)
-
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.
 
-        Of a fitted search neither the storage nor the live study, which hold the URL of
-        a database and its password, nor callbacks of Optuna's or scikit-learn's. All
-        else is pickled: the other parameters, the trials, the table and the refitted
-        estimator. An unfitted search keeps its storage, for a worker to use it.
+        Of a fitted search neither the storage nor the live study, nor callbacks of
+        Optuna's or scikit-learn's. All else is pickled: the other parameters, the
+        trials, the table and the refitted estimator. An unfitted search keeps its
+        storage, without the password.
         """
         state = dict(super().__getstate__())
         if state.pop("study_", None) is not None:
@@ -774,17 +712,10 @@ class AdaLoraSearchCV(BaseSearchCV):
                 trial.state = TrialState(trial.state)
             self.study_ = in_memory(self.trials_, *self._study_record)
 
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        return super(AdaLoraSearchCV, self._without_password()).__repr__(N_CHAR_MAX)
-
-    def _html_repr(self) -> str:
-        return super(AdaLoraSearchCV, self._without_password())._html_repr()
-
-    def _without_password(self) -> Self:
-        """Return a twin to show: the text may be cut in the middle of the password."""
-        if not isinstance(self.storage, str):
-            return self
-        return self._twin(storage=_PASSWORD.sub(r"\1\2***", self.storage))
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "storage" and type(value) is str:
+            value = StorageURL(value)  # shown without its password, also by others
+        super().__setattr__(name, value)
 
     def _twin(self, **changes: Any) -> Self:
         """Return a search with the same attributes, but for some."""

@@ -56,7 +56,6 @@ SEARCH_RULES: dict[str, Rule] = {
     "storage": _PLACE | instance(BaseStorage, "a storage of Optuna's") | NONE,
     "study_name": TEXT | NONE,
     "load_if_exists": BOOLEAN,
-    "max_deaths": integer(1) | NONE,
     # scikit-learn notices 0 only when it begins.
     "n_jobs": Rule(lambda v: v != 0, "an int other than 0, or None"),
     "enqueue": choice("paper") | _POINTS | NONE,

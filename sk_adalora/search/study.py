@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
@@ -18,34 +19,39 @@ from .fingerprint import check_same
 
 # Attribute of a study: the fingerprint of what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"
-# Attribute of a study, followed by the name of a run: where that run is.
-WORKER = "sk_adalora:worker:"
-# Attribute of a trial: the run that evaluates it.
-RUN = "sk_adalora:run"
-# Attribute of a trial that has all of its parameters: its folds are evaluated.
-READY = "sk_adalora:ready"
 # Attribute of a trial, followed by the number of a fold, counted from 0: its results.
 FOLD = "sk_adalora:fold:"
-# Attribute of a trial that failed by an error of its own. Whoever fails a trial without
-# it queues its parameters again, if it had any.
+# Attribute of a trial that failed by an error of its own. Others are tried again.
 ERROR = "sk_adalora:error"
 # Attribute of a trial that was queued when the search began.
 FIRST = "sk_adalora:first"
-# Attribute of a trial that was queued again: the number of the one that did not get to
-# its end.
+# Attribute of a trial that was queued again, as its process did not get to its end: the
+# place of the first try.
 AGAIN = "sk_adalora:again"
-# Attribute of a trial: how many processes died in a row while they evaluated its
-# parameters, without ending a fold.
-DEATHS = "sk_adalora:deaths"
 
 # System attribute of a trial where Optuna keeps what a sampler's `constraints_func`
 # returned; since 5.0 also, with a colon and a name, each constraint that was set.
 _CONSTRAINTS = "constraints"
 
 
-def setting_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return what was queued for a trial, and what it has asked for."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """Return a trial's number among `trials`, as if none had been tried again."""
+    before = trials[: trial.number]
+    place = trial.number - sum(AGAIN in other.user_attrs for other in before)
+    return int(trial.user_attrs.get(AGAIN, place))
+
+
+def try_again(
+    study: optuna.Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
+) -> None:
+    """Fail a running trial that will not get to its end, and queue its parameters."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):  # another process was quicker
+        return
+    # What was queued for it, and what it has asked for.
+    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    study.enqueue_trial(point, user_attrs={AGAIN: place_of(trial, trials)})
 
 
 def is_over(trial: FrozenTrial) -> bool:
@@ -69,43 +75,17 @@ def may_be_best(trial: FrozenTrial) -> bool:
 
 
 class SearchStudy(optuna.Study):
-    """A study whose `stop` works in the callbacks of a search.
+    """A study that can be stopped without `optimize`, by a callback or a sampler."""
 
-    A sampler that goes through all settings stops it after the last of them, but takes
-    what was lost for tried: its stop waits for what is tried again.
-    """
-
-    _stop_asked = _all_tried = False
-
-    @property
-    def stopped(self) -> bool:
-        """Whether no further trial is to begin."""
-        return self._stop_asked or (self._all_tried and not self._tries_again())
-
-    def tell(self, *args: Any, **kwargs: Any) -> FrozenTrial:
-        """Tell Optuna, and note whether the sampler asked for no further trial."""
-        asked = self._stop_asked
-        try:
-            return super().tell(*args, **kwargs)
-        except KeyError as error:
-            if error.args != ("grid_id",):
-                raise
-            # A `GridSampler` looks for the place of a queued trial, which has none. The
-            # trial was told all the same.
-            return super().tell(*args, **{**kwargs, "skip_if_finished": True})
-        finally:
-            self._all_tried |= self._stop_asked
-            self._stop_asked = asked
+    stopped = False
+    # Whether this process has made it.
+    is_new = False
 
     def stop(self) -> None:
         """Ask the search, or Optuna's `optimize`, for no further trial."""
-        self._stop_asked = True
+        self.stopped = True
         with suppress(RuntimeError):  # Optuna's own knows of `optimize` only
             super().stop()
-
-    def _tries_again(self) -> bool:
-        queued = self.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return any(AGAIN in trial.user_attrs for trial in queued)
 
 
 def open_study(
@@ -138,6 +118,7 @@ def open_study(
             ) from None
         return load_study(storage, name, pruner)
     study = SearchStudy(created.study_name, storage, pruner=pruner)
+    study.is_new = True
     try:
         for point in points:
             study.enqueue_trial(dict(point), user_attrs={FIRST: True})
@@ -204,7 +185,7 @@ def check_bound(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
     stored = study.user_attrs.get(FINGERPRINT)
     complete = (TrialState.COMPLETE,)
     trials = study.get_trials(deepcopy=False, states=complete)
-    if stored is None or any(RUN not in trial.user_attrs for trial in trials):
+    if stored is None or any(f"{FOLD}0" not in t.user_attrs for t in trials):
         raise ValueError(
             f"The study {study.study_name!r} must be one that AdaLoraSearchCV began. "
             "Got one that another program made, or to which trials were added. To "
@@ -231,8 +212,8 @@ def resumable(study: optuna.Study, *, stored: bool) -> Iterator[None]:
             if stored:
                 error.add_note(
                     f"The study {study.study_name!r} keeps {n_complete} complete "
-                    "trials, and the folds that ended. `fit` with the same `storage` "
-                    f"and study_name={study.study_name!r} goes on with them."
+                    "trials. `fit` with the same `storage` and "
+                    f"study_name={study.study_name!r} goes on with them."
                 )
             elif n_complete:
                 carrier.study = study
@@ -241,19 +222,11 @@ def resumable(study: optuna.Study, *, stored: bool) -> Iterator[None]:
                     "AdaLoraSearchCV.from_study refits the best of them, if nothing "
                     f"of what was searched has changed. {_KEEP}"
                 )
-            elif worker_died(error) or not isinstance(error, Exception):
-                error.add_note(f"No trial was complete. {_KEEP}")
         raise
 
 
 # What to do so that a search that is cut short is not lost.
 _KEEP = "With a `storage` and a `study_name`, `fit` would go on where it was."
-
-
-def worker_died(error: BaseException) -> bool:
-    """Tell whether an error is that of joblib whose process was killed."""
-    # By its name: it is loky's, which is imported only for several `n_jobs`.
-    return type(error).__name__ == "TerminatedWorkerError"
 
 
 def in_memory(
@@ -277,15 +250,13 @@ def in_memory(
 
 
 def record_of(study: optuna.Study) -> tuple[str, dict[str, Any]]:
-    """Return a study's name and attributes, but not where its workers ran."""
-    attributes = study.user_attrs.items()
-    kept = {key: value for key, value in attributes if not key.startswith(WORKER)}
-    return study.study_name, kept
+    """Return a study's name and attributes."""
+    return study.study_name, dict(study.user_attrs)
 
 
-# Keeps Optuna from logging each trial.
+# Keeps Optuna from logging each trial, and that its samplers would like more packages.
 silent_optuna = Muted(
     optuna.logging.get_verbosity,
     optuna.logging.set_verbosity,
-    lambda wanted: max(wanted, optuna.logging.WARNING),
+    lambda wanted: max(wanted, optuna.logging.ERROR),
 )

@@ -1,56 +1,42 @@
-"""Ask Optuna for trials, have their folds evaluated, and report the results."""
+"""Ask Optuna for trials, have their folds evaluated, and tell the results."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from sk_adalora.runtime.digest import digest
 from sk_adalora.runtime.messages import warn_user
 
 from .dimensions import Space
-from .folds import FoldFit, FoldResult, kept_folds
+from .folds import FoldFit, FoldResult
+from .heartbeats import Heartbeats
 from .results import warn_of_unasked
-from .sampler import all_tried
-from .study import (
-    AGAIN,
-    DEATHS,
-    ERROR,
-    FOLD,
-    READY,
-    SearchStudy,
-    is_over,
-    may_be_best,
-    worker_died,
-)
-from .workers import GRACE, Worker
+from .storage import until_reached
+from .study import ERROR, FOLD, SearchStudy, is_over, may_be_best, try_again
 
-# Folds to evaluate -> their results, each as soon as it is there.
-Evaluate = Callable[[list[FoldFit]], Iterable[tuple[FoldFit, FoldResult]]]
-
-# Seconds between two looks at trials that other workers have not finished, and looks
+# Seconds between two looks at trials that other processes have not finished, and looks
 # before it is said what is waited for.
 _POLL = 1.0
-_LOOKS = 5
+_LOOKS = 3
 
 
 @dataclass(eq=False)
 class Candidate:
-    """A running trial."""
+    """A running trial, and the scores of its folds so far."""
 
     trial: optuna.Trial
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any]
     scores: list[float] = field(default_factory=list)
-    # By fold: also those that an earlier try has kept, and this has not come to yet.
-    results: dict[int, FoldResult] = field(default_factory=dict)
+    error: str | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -63,12 +49,12 @@ class TrialRunner:
         The study.
     space : Space
         The space that is searched.
-    worker : Worker
-        This run, among others on the same study.
+    evaluate : callable
+        Fits and scores on some folds of trials.
+    shared : bool
+        Whether other processes may work on the study.
     n_trials : int
         Trials of the study in all, whoever evaluates them.
-    finite : bool
-        Whether there are so few settings that all may be tried, which ends the search.
     n_folds : int
         Folds of a complete trial.
     batch : int
@@ -87,9 +73,9 @@ class TrialRunner:
 
     study: SearchStudy
     space: Space
-    worker: Worker
+    evaluate: Callable[[list[FoldFit]], list[FoldResult]]
+    shared: bool
     n_trials: int
-    finite: bool
     n_folds: int
     batch: int
     racing: bool
@@ -98,134 +84,78 @@ class TrialRunner:
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], Any]]
     bar: Any
 
-    def __post_init__(self) -> None:
-        self.open: list[Candidate] = []
-        self.looks = 0  # at the trials of others, with nothing else to do
-        seconds = math.inf if self.timeout is None else self.timeout
-        self.deadline = time.monotonic() + seconds
-
-    def run(self, evaluate: Evaluate) -> None:
+    def run(self) -> None:
         """Evaluate trials until the study has enough of them.
 
-        Also wait for trials that other workers evaluate: if a worker dies, its trials
+        Also wait for trials that others evaluate: those of a process that was killed
         are evaluated here.
         """
-        try:
+        self.beats = Heartbeats(self.study)
+        seconds = math.inf if self.timeout is None else self.timeout
+        deadline, looks = time.monotonic() + seconds, 0
+        # Killed trials are tried again before others are proposed, as these depend on
+        # their scores.
+        doubtful = {t.number for t in self._trials() if t.state is TrialState.RUNNING}
+        with ExitStack() as stack:
+            if self.shared:
+                stack.enter_context(self.beats)
+            stack.push(self._abandon)
             while not self.study.stopped:
-                self._show()
-                batch = self._ask()
+                trials = self._take_back()
+                self._show(trials)
+                running = {t.number for t in trials if t.state is TrialState.RUNNING}
+                doubtful = {n for n in doubtful & running if not self.beats.is_alive(n)}
+                batch: list[Candidate] = []
+                begun = len(running) + sum(map(is_over, trials))
+                if not doubtful:
+                    wanted = min(self.batch, self.n_trials - begun)
+                    while len(batch) < wanted and not self.study.stopped:
+                        batch += self._ask()
+                        if time.monotonic() >= deadline:
+                            break
                 if batch:
-                    self._evaluate(batch, evaluate)
-                elif self._over() < self.n_trials and self._others_run():
-                    self._wait()
-                else:
+                    self._evaluate(batch)
+                elif begun - len(running) < self.n_trials and running:
+                    looks += 1
+                    if looks == _LOOKS:
+                        warn_user(
+                            "The search waits for trials that other processes have "
+                            f"begun. Got {sorted(running)}. There is nothing to do: "
+                            "they are tried again here, if there is no sign of life "
+                            "for a minute."
+                        )
+                    time.sleep(_POLL)
+                elif begun >= self.n_trials:
                     break
-                if self._is_late():
+                if time.monotonic() >= deadline:
                     break
-        except BaseException as error:
-            self._abandon(died=worker_died(error))
-            raise
-        self._show()
+        self._show(self._trials())
+
+    def _trials(self) -> list[FrozenTrial]:
+        found: list[FrozenTrial] = until_reached(self.study.get_trials, deepcopy=False)
+        return found
+
+    def _take_back(self) -> list[FrozenTrial]:
+        """Queue the trials of killed processes again, and return all trials."""
+        trials = self._trials()
+        for trial in trials:
+            if trial.state is TrialState.RUNNING and self.beats.is_dead(trial.number):
+                until_reached(try_again, self.study, trial, trials)
+        return self._trials()
 
     def _ask(self) -> list[Candidate]:
-        """Begin as many trials at once as there is room for."""
-        self.worker.take_back()
-        asked: list[Candidate] = []
-        while (
-            len(asked) < self.batch and not self.study.stopped and not self._no_room()
-        ):
-            if asked and (self._is_late() or self._is_doubtful_next()):
-                break
-            candidate = self._ask_one()
-            if candidate is not None:
-                asked.append(candidate)
-                if DEATHS in candidate.trial.user_attrs:
-                    break  # evaluated alone: a further death is due to it
-            elif self._is_late():
-                break
-        return asked
-
-    def _is_late(self) -> bool:
-        return time.monotonic() >= self.deadline
-
-    def _is_doubtful_next(self) -> bool:
-        """Tell whether the next queued trial may have killed a process."""
-        waiting = (TrialState.WAITING,)
-        queued = self.study.get_trials(deepcopy=False, states=waiting)
-        return bool(queued) and DEATHS in queued[0].user_attrs
-
-    def _ask_one(self) -> Candidate | None:
-        candidate = Candidate(self.study.ask())
-        self.open.append(candidate)
-        trial = candidate.trial
-        queued = self.study.get_trials(deepcopy=False)[trial.number]
-        # Another worker may have asked at the same time: the lower number stays.
-        if self._no_room(trial.number):
-            self.open.remove(candidate)
-            self.worker.try_again(queued, died=False)
-            return None
+        """Begin a trial, if a function as space does not exclude what it asks for."""
+        trial = until_reached(self.study.ask)
+        self.beats.running[trial.number] = trial
         try:
-            candidate.params = self.space.suggest(trial)
-        except optuna.TrialPruned:  # a callable space excludes this combination
-            self._tell(candidate, TrialState.PRUNED)
-            return None
-        warn_of_unasked(queued, trial.params)
-        candidate.results = self._results_of_earlier_tries(candidate, queued)
-        trial.set_user_attr(READY, True)
-        return candidate
+            params = until_reached(self.space.suggest, trial)
+        except optuna.TrialPruned:
+            self._tell(Candidate(trial, {}), TrialState.PRUNED)
+            return []
+        warn_of_unasked(self._trials()[trial.number], trial.params)
+        return [Candidate(trial, params)]
 
-    def _results_of_earlier_tries(
-        self, candidate: Candidate, queued: FrozenTrial
-    ) -> dict[int, FoldResult]:
-        """Return the folds that a trial need not evaluate again, as it has them."""
-        kept = kept_folds(queued, self.study.get_trials(deepcopy=False))
-        if not kept:
-            return {}
-        # A function may return something else for another number.
-        number = queued.user_attrs[AGAIN]
-        before = self.space.complete(candidate.trial.params, number)
-        if digest(before) != digest(candidate.params):
-            return {}
-        return {
-            int(name.removeprefix(FOLD)): FoldResult.of_attribute(value)
-            for name, value in kept.items()
-        }
-
-    def _no_room(self, below: float = math.inf) -> bool:
-        """Tell whether the trials with numbers below a bound are all that there are.
-
-        They are as many as were asked for, or leave no setting to try.
-        """
-        begun = [
-            t
-            for t in self.study.get_trials(deepcopy=False)
-            if t.number < below and (is_over(t) or t.state is TrialState.RUNNING)
-        ]
-        if len(begun) >= self.n_trials:
-            return True
-        return self.finite and all_tried(self.space.distributions(), begun)
-
-    def _over(self) -> int:
-        """Count the trials that are over."""
-        return sum(map(is_over, self.study.get_trials(deepcopy=False)))
-
-    def _others_run(self) -> bool:
-        running = (TrialState.RUNNING,)
-        return bool(self.study.get_trials(deepcopy=False, states=running))
-
-    def _wait(self) -> None:
-        """Wait for the trials of others, and say once what for."""
-        self.looks += 1
-        if self.looks == _LOOKS:
-            warn_user(
-                "The search waits for trials that others have begun. Got "
-                f"{self.worker.waits_for()}. There is nothing to do: those of a "
-                f"process that has ended are tried again here, {GRACE / 60:.0f} "
-                "minutes after its last sign of life."
-            )
-        time.sleep(_POLL)
-
-    def _evaluate(self, batch: list[Candidate], evaluate: Evaluate) -> None:
+    def _evaluate(self, batch: list[Candidate]) -> None:
         """Evaluate all folds at once, or in a race one after the other.
 
         When trials have dropped out of a race, workers that are free evaluate further
@@ -235,104 +165,68 @@ class TrialRunner:
         while batch and folds:
             width = self.batch // len(batch) if self.racing else len(folds)
             group, folds = folds[:width], folds[width:]
-            self._fill(batch, group, evaluate)
-            for candidate in batch:
-                for fold in group:
-                    if candidate in self.open:
-                        self._record(candidate, fold, last=fold == group[-1])
-            batch = [candidate for candidate in batch if candidate in self.open]
+            fits = [
+                FoldFit(candidate.trial.number, candidate.params, fold)
+                for candidate in batch
+                for fold in group
+            ]
+            results = self.evaluate(fits)
+            for k, candidate in enumerate(batch):
+                own = results[k * len(group) : (k + 1) * len(group)]
+                try:
+                    for fold, result in zip(group, own, strict=True):
+                        until_reached(self._record, candidate, fold, result)
+                    self._judge(candidate, is_last=not folds)
+                except UpdateFinishedTrialError:  # another process took it for dead
+                    del self.beats.running[candidate.trial.number]
+            batch = [c for c in batch if c.trial.number in self.beats.running]
 
-    def _fill(
-        self, batch: list[Candidate], group: list[int], evaluate: Evaluate
-    ) -> None:
-        """Keep the results of some folds of trials, each as soon as it is there."""
-        trials = {candidate.trial.number: candidate for candidate in batch}
-        left = []
-        for number, candidate in trials.items():
-            for fold in group:
-                if fold in candidate.results:  # of an earlier try
-                    self._keep(candidate, fold, candidate.results[fold])
-                else:
-                    left.append(FoldFit(number, candidate.params, fold))
-        if left:
-            for fit, result in evaluate(left):
-                self._keep(trials[fit.number], fit.fold, result)
+    def _record(self, candidate: Candidate, fold: int, result: FoldResult) -> None:
+        """Keep what a fold gave, and report the mean of the scores so far."""
+        trial = candidate.trial
+        trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
+        scores = [*candidate.scores, result.objective(self.metric)]
+        mean = _mean(scores)
+        if not math.isnan(mean):
+            trial.report(mean, step=fold)
+        elif candidate.error is None:
+            candidate.error = result.error or _no_mean(scores)
+        candidate.scores = scores
 
-    def _keep(self, candidate: Candidate, fold: int, result: FoldResult) -> None:
-        candidate.results[fold] = result
-        with self._unless_taken(candidate):
-            candidate.trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
-
-    def _record(self, candidate: Candidate, fold: int, *, last: bool) -> None:
-        """Report the result of a fold, and end the trial if that was enough.
-
-        `last` tells whether it is the last of the folds that were evaluated at once: a
-        trial that fails keeps them all.
-        """
-        trial, result = candidate.trial, candidate.results[fold]
-        score = result.objective(self.metric)
-        candidate.scores.append(score)
-        mean = _mean(candidate.scores)
-        with self._unless_taken(candidate):
-            if not math.isnan(mean):
-                trial.report(mean, step=fold)
-            elif ERROR not in trial.user_attrs:
-                trial.set_user_attr(ERROR, result.error or _no_mean(candidate.scores))
-        if candidate not in self.open:
-            return
-        if math.isnan(mean):
-            if last:
-                self._tell(candidate, TrialState.FAIL)
-        elif fold == self.n_folds - 1:
-            self._tell(candidate, TrialState.COMPLETE, mean)
-        elif self.racing and trial.should_prune():
+    def _judge(self, candidate: Candidate, *, is_last: bool) -> None:
+        """End a trial that has failed, that is complete, or that is behind."""
+        if candidate.error is not None:
+            until_reached(candidate.trial.set_user_attr, ERROR, candidate.error)
+            self._tell(candidate, TrialState.FAIL)
+        elif is_last:
+            self._tell(candidate, TrialState.COMPLETE, _mean(candidate.scores))
+        elif self.racing and until_reached(candidate.trial.should_prune):
             self._tell(candidate, TrialState.PRUNED)
 
     def _tell(
         self, candidate: Candidate, state: TrialState, value: float | None = None
     ) -> None:
-        frozen = None
-        with self._unless_taken(candidate):
-            frozen = self.study.tell(
-                candidate.trial, value, state=state, skip_if_finished=True
-            )
-            self.open.remove(candidate)
-        if frozen is None or frozen.state is not state:
-            return  # another run took us for dead and requeued it
-        self._show()
-        for callback in self.callbacks:
-            callback(self.study, frozen)
+        number = candidate.trial.number
+        frozen = until_reached(
+            self.study.tell, number, value, state=state, skip_if_finished=True
+        )
+        del self.beats.running[number]
+        if frozen.state is state:  # else it was taken for dead
+            self._show(self._trials())
+            for callback in self.callbacks:
+                callback(self.study, frozen)
 
-    @contextmanager
-    def _unless_taken(self, candidate: Candidate) -> Iterator[None]:
-        """Drop a trial that another run has queued again, as it took us for dead."""
-        try:
-            yield
-        except (ValueError, RuntimeError):
-            if self._is_ours(candidate.trial):
-                raise
-            if candidate in self.open:
-                self.open.remove(candidate)
-
-    def _is_ours(self, trial: optuna.Trial) -> bool:
-        frozen = self.study.get_trials(deepcopy=False)[trial.number]
-        return frozen.state is TrialState.RUNNING
-
-    def _abandon(self, *, died: bool) -> None:
-        """Queue the running trials again.
-
-        That a worker process of joblib `died` counts against them.
-        """
-        self.worker.hurry()
-        for candidate in self.open:
+    def _abandon(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Queue the trials that still run here again, as when an error ends a fit."""
+        for number in list(self.beats.running):
             with suppress(Exception):  # the error that ends the run is to be raised
                 trials = self.study.get_trials(deepcopy=False)
-                self.worker.try_again(trials[candidate.trial.number], died=died)
+                try_again(self.study, trials[number], trials)
 
-    def _show(self) -> None:
+    def _show(self, trials: list[FrozenTrial]) -> None:
         if self.bar.disable:
             return
-        over = [t for t in self.study.get_trials(deepcopy=False) if is_over(t)]
+        over = [t for t in trials if is_over(t)]
         values = [t.value for t in over if may_be_best(t)]
         pruned = sum(t.state is TrialState.PRUNED for t in over)
         shown: dict[str, Any] = {"pruned": pruned} if pruned else {}

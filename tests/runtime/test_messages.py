@@ -23,10 +23,10 @@ import multiprocessing, sys, threading
 from importlib.util import find_spec
 sys.modules["greenlet"] = None  # as if it were not installed
 from _toy import make, toy
+from optuna.samplers import GPSampler
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sk_adalora import AdaLoraSearchCV
-from sk_adalora.search.sampler import InformedGPSampler
 
 def program():
     X, y = toy(24)
@@ -35,8 +35,8 @@ def program():
     print(multiprocessing.get_start_method(allow_none=True))
     multiprocessing.set_start_method("spawn")
     pipe = make_pipeline(FunctionTransformer(), classifier)
-    search = AdaLoraSearchCV(pipe, n_trials=12, cv=2).fit(X, y)
-    assert isinstance(search.study_.sampler, InformedGPSampler)
+    search = AdaLoraSearchCV(pipe, n_trials=12, cv=2, pruner=None).fit(X, y)
+    assert isinstance(search.study_.sampler.sampler, GPSampler)
     source = "optuna._gp.batched_lbfgsb"  # where it would ask for greenlet, if at all
     assert source in sys.modules or find_spec(source) is None
     print([thread.name for thread in threading.enumerate()])

@@ -6,9 +6,8 @@ import joblib
 import numpy as np
 import optuna
 import pytest
-from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
+from _search_worker import FLOAT, Peak, rows, search, two_scores, values
 from _toy import make, toy
-from optuna.trial import TrialState
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
@@ -21,13 +20,7 @@ from sk_adalora import (
     AdaLoraSpace,
 )
 from sk_adalora.search.folds import FoldEvaluator
-from sk_adalora.search.sampler import (
-    DistinctTPESampler,
-    InformedGPSampler,
-    with_estimates,
-)
 from sk_adalora.search.start import check_names, starting_points
-from sk_adalora.search.study import ERROR
 
 X, Y = rows()
 WHOLE = optuna.distributions.IntDistribution
@@ -507,82 +500,6 @@ def test_without_a_pruner_all_folds_are_seen():
     search(enqueue={"a": 1.0, "b": 0.0}, refit=False).fit(X, Y)
 
     assert Peak.fits - before == 6 * 3
-
-
-def trial(number, state, steps, value=None, **options):
-    """A trial of one parameter, with the mean after each of its folds."""
-    made = optuna.trial.create_trial(
-        state=state,
-        params=options.pop("params", {"a": 0.5}),
-        distributions=options.pop("distributions", {"a": SPACE["a"]}),
-        intermediate_values=dict(enumerate(steps)),
-        value=value,
-        **options,
-    )
-    made.number = number
-    return made
-
-
-def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
-    complete = trial(0, TrialState.COMPLETE, [0.9, 0.7], 0.7)  # fold 0 is easy
-    pruned = trial(1, TrialState.PRUNED, [0.8], 0.8)
-
-    estimated = with_estimates([complete, pruned])
-
-    assert estimated[0] is complete
-    assert estimated[1].state is TrialState.COMPLETE
-    assert estimated[1].value == pytest.approx(0.6)
-    assert pruned.state is TrialState.PRUNED  # the study's own is as it was
-
-
-def test_a_failed_trial_gets_the_worst_value_and_others_none():
-    failure = {"user_attrs": {ERROR: "too much"}}
-    other = {"params": {"b": 0.5}, "distributions": {"b": SPACE["b"]}}
-    trials = [
-        trial(0, TrialState.COMPLETE, [0.7], 0.7),
-        trial(1, TrialState.COMPLETE, [0.9], 0.9),
-        trial(2, TrialState.FAIL, [], **failure),
-        trial(3, TrialState.FAIL, []),  # of a process that died: evaluated again
-        trial(4, TrialState.FAIL, [], **failure, **other),  # without the parameter
-        trial(5, TrialState.PRUNED, []),
-    ]
-
-    estimated = with_estimates(trials)
-
-    assert estimated[2].state is TrialState.COMPLETE
-    assert estimated[2].value == 0.7
-    rest = [0, 1, 3, 4, 5]
-    assert all(estimated[k] is trials[k] for k in rest)
-    assert trials[2].state is TrialState.FAIL
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_the_gaussian_process_learns_from_pruned_trials(monkeypatch):
-    """Optuna's own sampler needs ten complete trials before it models anything."""
-    # Where the process proposes nothing, these do, and learn from pruned trials, too.
-    monkeypatch.setattr(DistinctTPESampler, "sample_relative", None)
-
-    def proposal(sampler):
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        for k in range(12):
-            value = 1 - (k / 11 - 0.3) ** 2
-            pruned = k != 4
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
-                    params={"a": k / 11},
-                    distributions={"a": SPACE["a"]},
-                    intermediate_values={0: value, **({} if pruned else {1: value})},
-                    value=value,
-                )
-            )
-        return study.ask({"a": SPACE["a"]}).params["a"]
-
-    informed = proposal(InformedGPSampler({"a": SPACE["a"]}, seed=0))
-
-    assert informed == pytest.approx(0.3, abs=0.08)
-    uninformed = proposal(optuna.samplers.GPSampler(seed=0))
-    assert uninformed != pytest.approx(0.3, abs=0.08)
 
 
 # ---- constraints ---------------------------------------------------------------

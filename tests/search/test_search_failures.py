@@ -220,9 +220,9 @@ def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
             Peak(fail_above=0.5), space={**SPACE}, enqueue=POINTS, **options
         ).fit(X, Y)
 
-    assert fitted.cv_results_["trial_number"].tolist() == [1, 2]
-    assert fitted.cv_results_["state"].tolist() == ["complete", "failed"]
-    assert fitted.cv_results_["param_a"].tolist() == [0.2, 0.9]
+    assert fitted.cv_results_["trial_number"].tolist() == [2, 1]
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    assert fitted.cv_results_["param_a"].tolist() == [0.9, 0.2]
 
 
 # ---- scores that are no numbers -------------------------------------------------

@@ -67,8 +67,8 @@ def test_the_study_of_a_loaded_search_is_drawn_too(mixed):
 @pytest.mark.parametrize(
     ("chosen", "inside"),
     [
-        (optuna.logging.DEBUG, optuna.logging.WARNING),
-        (optuna.logging.ERROR, optuna.logging.ERROR),
+        (optuna.logging.DEBUG, optuna.logging.ERROR),
+        (optuna.logging.CRITICAL, optuna.logging.CRITICAL),
     ],
 )
 def test_optuna_says_no_more_than_the_user_lets_it(chosen, inside):

@@ -386,20 +386,6 @@ def test_random_draws_do_not_depend_on_the_number_of_jobs(space):
         assert drawn(1) == drawn(2) == drawn(3)
 
 
-def ask_for_a(trial):
-    return {"a": trial.suggest_float("a", 0, 1)}
-
-
-def test_the_sampler_suits_the_space():
-    numbers = search(n_trials=1).fit(X, Y)
-    words = search(space={"a": [0.1, 0.2], "b": FLOAT(0, 1)}, n_trials=1).fit(X, Y)
-    unknown = search(space=ask_for_a, n_trials=1).fit(X, Y)
-
-    assert isinstance(numbers.study_.sampler, optuna.samplers.GPSampler)
-    assert isinstance(words.study_.sampler, optuna.samplers.TPESampler)
-    assert isinstance(unknown.study_.sampler, optuna.samplers.TPESampler)
-
-
 # ---- time, callbacks, bar ------------------------------------------------------
 
 

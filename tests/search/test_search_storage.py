@@ -1,129 +1,95 @@
-"""Studies that outlive their process: kill, resume, two workers, three storages."""
+"""Studies that outlive their process and their database, and hide its password."""
 
 import glob
+import multiprocessing
 import os
+import pickle
 import shutil
-import signal
 import socket
-import sqlite3
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 import traceback
 from pathlib import Path
 
 import optuna
 import pytest
-import sqlalchemy
-from _search_worker import SPACE, Peak, rows
+from _search_worker import Peak, rows, search, work
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
+from sklearn.base import clone
+from sklearn.ensemble import VotingClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_html_repr
+from sqlalchemy.exc import OperationalError
 
-from sk_adalora import AdaLoraSearchCV
-from sk_adalora.search import storage as _search_storage
-from sk_adalora.search import workers as _search_workers
-from sk_adalora.search.folds import FoldResult
+from sk_adalora.search import heartbeats as _heartbeats
+from sk_adalora.search import storage as _storage
 from sk_adalora.search.storage import open_storage
-from sk_adalora.search.study import DEATHS, ERROR, FOLD, is_over
+from sk_adalora.search.study import ERROR, is_over
 
-WORKER = Path(__file__).parents[1] / "_search_worker.py"
 X, Y = rows()
-SECONDS = 0.25  # of each fit in a worker
 SETTINGS = ["-U", "tester", "--auth=scram-sha-256", "--no-sync"]
 
 
-def programs_of_postgresql():
-    """Folder of PostgreSQL's programs, or None."""
-    on_path = shutil.which("initdb")
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
-    first = on_path or (found[-1] if found else None)
-    return first and Path(first).parent
-
-
-def unprivileged():
-    """Name of a user that may run the server, which root may not."""
-    if os.geteuid():
-        return None
-    import pwd
-
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return next(name for name in ("postgres", "nobody") if name in names)
-
-
-@pytest.fixture(scope="module")
-def server_folder():
-    """Folder that another user may enter: pytest's is root's alone."""
-    folder = Path(tempfile.mkdtemp(prefix="adalora-pg-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def server(server_folder):
-    """A server of our own."""
-    pytest.importorskip("psycopg", reason="needs the extra `scale`")
-    programs = programs_of_postgresql()
-    if programs is None:
-        pytest.skip("needs PostgreSQL's programs, as in Debian's package postgresql")
-    user = unprivileged()
-    password = server_folder / "password"
-    password.write_text("hush-hush")
-    if user:
-        shutil.chown(password, user)
-        shutil.chown(server_folder, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = server_folder / "data"
-    options = {"user": user, "cwd": server_folder, "stdout": subprocess.DEVNULL}
-    subprocess.run(
-        [programs / "initdb", *SETTINGS, "-D", data, f"--pwfile={password}"],
-        check=True,
-        timeout=120,
-        **options,
-    )
-    command = [programs / "postgres", "-F", "-D", data, "-k", "", "-p", str(port)]
-    server = Server(command, port, {"stderr": subprocess.DEVNULL, **options})
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+# ---- a server of our own -------------------------------------------------------
 
 
 class Server:
     """A PostgreSQL that can be stopped and started again."""
 
-    def __init__(self, command, port, options):
-        self.command, self.port, self.options = command, port, options
-        self.url = f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
+    def __init__(self, programs, folder, user):
+        self.programs, self.data, self.user = programs, folder / "data", user
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}/postgres"
+        self.url = f"postgresql+psycopg://tester:hush-hush@{self.address}"
+
+    def run(self, program, *arguments):
+        command = [self.programs / program, "-D", self.data, *arguments]
+        options = {"user": self.user, "cwd": self.data.parent, "timeout": 120}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
 
     def start(self):
-        self.process = subprocess.Popen(self.command, **self.options)
-        wait_for(lambda: answers(self.port) or self.process.poll() is not None, 60)
-        assert self.process.poll() is None, "PostgreSQL has ended"
+        options = f"-F -k '' -p {self.port}"
+        self.run("pg_ctl", "-w", "-l", self.data / "log", "-o", options, "start")
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)  # as `pg_ctl stop -m fast`
-        self.process.wait(30)
+        self.run("pg_ctl", "-w", "-m", "fast", "stop")
 
 
-@pytest.fixture
-def postgresql(server):
-    """URL of its database."""
-    return server.url
-
-
-def answers(port):
-    import psycopg
-
+@pytest.fixture(scope="module")
+def server():
+    pytest.importorskip("psycopg", reason="needs the extra `scale`")
+    programs = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    initdb = shutil.which("initdb") or (programs and programs[-1])
+    if not initdb:
+        pytest.skip("needs PostgreSQL's programs, as in Debian's package postgresql")
+    # Not in pytest's folder, which another user may not enter, as root must be.
+    folder = Path(tempfile.mkdtemp(prefix="adalora-pg-"))
+    (folder / "password").write_text("hush-hush")
+    user = None if os.geteuid() else "postgres"
+    if user:
+        shutil.chown(folder, user)
+        shutil.chown(folder / "password", user)
+    server = Server(Path(os.path.realpath(initdb)).parent, folder, user)
     try:
-        url = f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
-        psycopg.connect(url, connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+        server.run("initdb", *SETTINGS, f"--pwfile={folder / 'password'}")
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Where workers come from: forks of one process, which has loaded torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["_search_worker", "sk_adalora.search.search"])
+    return context
 
 
 @pytest.fixture(params=["sqlite", "journal", "postgresql"])
@@ -133,329 +99,220 @@ def storage(request, tmp_path):
         return f"sqlite:///{tmp_path / 'study.db'}"
     if request.param == "journal":
         return str(tmp_path / "journal.log")
-    return request.getfixturevalue("postgresql")
+    return request.getfixturevalue("server").url
 
 
 def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
-def start_worker(storage, name, n_trials, *options):
-    command = [sys.executable, WORKER, storage, name, str(n_trials)]
-    return subprocess.Popen(
-        [*command, "--seconds", str(SECONDS), *map(str, options)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def n_fits(folder):
+    log = folder / "fits.log"
+    return len(log.read_text().split()) if log.exists() else 0
 
 
-def finish(worker):
-    _, errors = worker.communicate(timeout=120)
-    assert worker.returncode == 0, errors
-
-
-def load(storage, name):
-    return optuna.load_study(study_name=name, storage=open_storage(storage))
-
-
-def search(storage, name, n_trials, log=None, **options):
-    estimator = Peak(seconds=SECONDS, log=log and str(log))
-    return AdaLoraSearchCV(
-        estimator,
-        SPACE,
-        n_trials=n_trials,
-        storage=storage,
-        study_name=name,
-        cv=3,
-        random_state=0,
-        **options,
-    )
-
-
-def in_state(study, state):
-    return {t.number: t for t in study.get_trials(states=(state,))}
+# ---- kills and restarts --------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_where_it_was(storage, tmp_path, monkeypatch):
-    log = tmp_path / "fits.log"
-    worker = start_worker(storage, "killed", 6, "--log", log)
-    # Two trials are over and the third has begun to fit.
-    wait_for(lambda: log.exists() and len(set(log.read_text().split())) >= 3)
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.communicate()
-    study = load(storage, "killed")
-    over = in_state(study, TrialState.COMPLETE)
-    running = in_state(study, TrialState.RUNNING)
+def test_a_killed_trial_is_tried_again_whole(storage, processes, tmp_path, monkeypatch):
+    arguments = (storage, "killed", 6, 0.1, str(tmp_path))
+    worker = processes.Process(target=work, args=arguments)
+    worker.start()
+    wait_for(lambda: n_fits(tmp_path) == 8)  # the second of the third trial
+    worker.kill()
+    worker.join()
+    study = optuna.load_study(study_name="killed", storage=open_storage(storage))
+    over = study.get_trials(states=(TrialState.COMPLETE,))
+    (lost,) = study.get_trials(states=(TrialState.RUNNING,))
 
-    monkeypatch.setattr(_search_workers, "GRACE", 1.0)  # not to wait for so long
-    monkeypatch.setattr(_search_workers, "_BEAT", 0.1)
-    fitted = search(storage, "killed", 6, log).fit(X, Y)
+    monkeypatch.setattr(_heartbeats, "_SECONDS", 0.1)
+    options = {"n_trials": 6, "pruner": "auto", "enqueue": "paper"}
+    estimator = Peak(seconds=0.1, log=str(tmp_path / "fits.log"))
+    fitted = search(estimator, study_name="killed", storage=storage, **options)
+    fitted.fit(X, Y)
+    unbroken = search(**options).fit(X, Y).cv_results_
 
-    now = {t.number: t for t in fitted.trials_}
-    (lost,) = running.values()
-    again = [t for t in fitted.trials_ if t.params == lost.params]
-    assert len(over) >= 2
-    assert len(running) == 1
-    for number, trial in over.items():
-        assert now[number] == trial
-    (stale,) = running
-    assert now[stale].state is TrialState.FAIL
-    assert [t.state is TrialState.FAIL for t in again] == [True, False]
-    assert not in_state(study, TrialState.RUNNING)
-    numbers = [number for number in range(7) if number != stale]
-    assert fitted.cv_results_["trial_number"].tolist() == numbers
-    assert set(fitted.cv_results_["state"]) <= {"complete", "pruned"}
-    assert fitted.best_score_ == study.best_value
-
-
-def test_sqlite_locks_a_study_before_it_reads_it(tmp_path):
-    """Otherwise two workers may read that a trial waits, and both take it."""
-    path = tmp_path / "study.db"
-    storage = open_storage(f"sqlite:///{path}")
-    other = sqlite3.connect(path, timeout=0)
-
-    with storage._backend.engine.begin() as reads:
-        reads.exec_driver_sql("SELECT * FROM studies")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("BEGIN IMMEDIATE")
-    other.execute("BEGIN IMMEDIATE")
-    other.close()
-    storage._backend.engine.dispose()
+    assert len(over) == 2
+    assert fitted.trials_[:2] == over
+    assert fitted.trials_[lost.number].state is TrialState.FAIL
+    assert fitted.trials_[3].params == lost.params
+    assert fitted.cv_results_["trial_number"].tolist() == [0, 1, 3, 4, 5, 6]
+    # And what is proposed after it is the same.
+    assert fitted.cv_results_["params"] == unbroken["params"]
+    for name in ("state", "running_mean", "rank_test_score"):
+        assert fitted.cv_results_[name].tolist() == unbroken[name].tolist()
 
 
 @pytest.mark.slow
-def test_two_workers_share_a_study(postgresql, tmp_path):
-    meet = tmp_path / "meet"
-    meet.mkdir()
-    workers = [start_worker(postgresql, "shared", 9, "--meet", meet) for _ in range(2)]
+def test_restarts_of_the_database_cost_no_trial(server, processes, tmp_path):
+    def start():
+        arguments = (server.url, "restarted", 16, 0.2, str(tmp_path))
+        workers.append(processes.Process(target=work, args=arguments))
+        workers[-1].start()
+
+    workers = []
+    for _ in range(3):
+        start()
+    for n in (10, 20):
+        wait_for(lambda n=n: n_fits(tmp_path) >= n)
+        server.stop()
+        start()  # while there is no database
+        time.sleep(2)
+        server.start()
     for worker in workers:
-        finish(worker)
-    study = load(postgresql, "shared")
-    trials = [t for t in study.trials if is_over(t)]
+        worker.join(120)
+    trials = optuna.load_study(study_name="restarted", storage=server.url).trials
+    over = [trial for trial in trials if is_over(trial)]
+    warned = [file.read_text() for file in tmp_path.glob("*.warned")]
 
-    assert len(trials) == 9
-    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-    # Both may ask for the last one: then one of them withdraws, before it fits.
-    withdrawn = [t for t in study.trials if t not in trials]
-    assert len(withdrawn) <= 1
-    assert all(t.state is TrialState.FAIL and not t.params for t in withdrawn)
-    runs = [t.user_attrs[_search_workers.RUN] for t in trials]
-    assert len(set(runs)) == 2
-    assert len({t.params["a"] for t in trials}) == 9
+    assert [worker.exitcode for worker in workers] == [0] * 5
+    assert sum("Trying again for 10 min" in text for text in warned) >= 3
+    assert 16 <= len(over) <= 16 + len(workers)
+    assert not any(ERROR in trial.user_attrs for trial in trials)
+    assert len({trial.params["a"] for trial in over}) == len(over)
+    for trial in over:
+        if trial.state is TrialState.COMPLETE:
+            expected = search(space={**trial.params}, n_trials=1).fit(X, Y).best_score_
+            assert trial.value == pytest.approx(expected)
 
-    estimator = Peak(seconds=SECONDS)
-    fitted = AdaLoraSearchCV.from_study(
-        "shared", estimator, X, Y, space=SPACE, storage=postgresql, cv=3
-    )
-    assert fitted.best_estimator_.a == study.best_params["a"]
-    assert fitted.best_score_ == study.best_value
-    assert len(fitted.cv_results_["params"]) == 9
+
+# ---- a database that is away ---------------------------------------------------
+
+
+class Away(InMemoryStorage):
+    """A storage of which some calls fail, one of them after it has done its work."""
+
+    left = 0
+
+    def fail(self):
+        self.left -= 1
+        if self.left > 0:
+            cause = OperationalError("SELECT", {}, Exception("it restarts"))
+            raise optuna.exceptions.StorageInternalError from cause
+
+    def get_all_trials(self, *args, **kwargs):
+        self.fail()
+        return super().get_all_trials(*args, **kwargs)
+
+    def set_trial_state_values(self, *args, **kwargs):
+        done = super().set_trial_state_values(*args, **kwargs)
+        self.fail()
+        return done
+
+
+def test_a_database_that_is_away_is_waited_for():
+    class Breaks(Peak):
+        def fit(self, X, y):
+            type(self).fits += 1
+            if type(self).fits == 3:
+                kept["storage"].left = 3
+            return super().fit(X, y)
+
+    Breaks.fits = 0
+    kept = {"storage": Away(), "study_name": "s"}
+    message = r"Got 'it restarts'\. Trying again for 10 min"
+    with pytest.warns(UserWarning, match=message) as warned:
+        fitted = search(Breaks(), n_trials=3, refit=False, **kept).fit(X, Y)
+
+    # The answer to the end of a trial was lost, and then a question.
+    assert len(warned) == 2
+    assert fitted.cv_results_["state"].tolist() == ["complete"] * 3
+    assert len(fitted.trials_) == 3
+
+
+def test_a_database_that_stays_away_is_an_error(monkeypatch):
+    pytest.importorskip("psycopg", reason="needs the extra `scale`")
+    monkeypatch.setattr(_storage, "_AWAY_AT_FIRST", 0.3)
+    url = "postgresql+psycopg://me:hush-hush@127.0.0.1:1/studies"
+    match = r"must be reachable.*refused[\s\S]* the password in `storage`"
+    with (
+        pytest.warns(UserWarning, match="should be reachable"),
+        pytest.raises(ConnectionError, match=match) as caught,
+    ):
+        search(storage=url).fit(X, Y)
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+# ---- passwords -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hush-hush@host/db",
+        "postgresql://me:hush/hush@host/db",
+        "postgresql://me:h@sh'hush hush@host/db",
+        "postgresql://me@server:hush@host/db",  # SQLAlchemy takes both as the name
+        "postgresql:/me:hush@host/db",
+        "postgresql://host/db?user=me&PASSWORD=hush",
+        "mysql://host/db?user=me&passwd=hush",
+        "postgresql://host/db?sslpassword=hush&user=me",
+        "mssql+pyodbc:///?odbc_connect=SERVER%3Dhost%3BUID%3Dme%3BPWD%3Dhush",
+        "https://host/db?token=hush",
+    ],
+)
+def test_nobody_shows_a_password(url):
+    given = search(storage="elsewhere").set_params(storage=url)
+    wrappers = [
+        given,
+        clone(given),
+        make_pipeline(given),
+        GridSearchCV(given, {"n_trials": [1]}),
+        VotingClassifier([("search", given)]),
+    ]
+    for wrapper in wrappers:
+        for text in (
+            repr(wrapper),
+            wrapper.__repr__(N_CHAR_MAX=10_000),
+            estimator_html_repr(wrapper),
+            str(wrapper.get_params()),
+            pickle.dumps(wrapper).decode("latin1"),
+        ):
+            assert "hush" not in text
+    assert "host" in repr(given)
+    assert given.storage[:] == clone(given).storage[:] == url
+
+    with pytest.raises((ImportError, ValueError)) as caught:
+        given.set_params(storage=url.replace("host/db", "host:port/db")).fit(X, Y)
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.slow
-def test_a_pickle_of_a_search_in_a_database_has_no_password(postgresql):
-    import pickle
+def test_a_fitted_search_is_pickled_without_its_database(server):
+    options = {"storage": server.url, "study_name": "pickled", "n_trials": 2}
+    fitted = search(**options).fit(X, Y)
+    outer = GridSearchCV(search(**options), {"n_trials": [2]}, refit=False, cv=2)
+    outer.best_estimator_ = fitted
 
-    fitted = search(postgresql, "pickled", 2).fit(X, Y)
-    pickled = pickle.dumps(fitted)
-
-    assert b"hush-hush" in pickle.dumps(search(postgresql, "unfitted", 1))
-    assert b"hush-hush" not in pickled
-    assert b"127.0.0.1" not in pickled
-    assert socket.gethostname().encode() not in pickled
-    assert pickle.loads(pickled).study_.best_value == fitted.study_.best_value
-
-
-def sign(study, beat):
-    """A trial that a process on another machine evaluates."""
-    record = {"machine": "elsewhere", "pid": 1, "beat": beat, "ended": False}
-    study.set_user_attr(f"{_search_workers.WORKER}theirs", record)
+    for pickled in (pickle.dumps(fitted), pickle.dumps(outer)):
+        assert b"hush-hush" not in pickled
+    assert b"127.0.0.1" not in pickle.dumps(fitted)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    assert loaded.study_.best_value == fitted.study_.best_value
 
 
-def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path):
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
-    search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
-    study = load(storage, "s")
-    theirs = study.ask(SPACE)
-    theirs.set_user_attr(_search_workers.RUN, "theirs")
-    sign(study, time.time())
-
-    quick = search(storage, "s", 3, timeout=1).set_params(estimator__seconds=0)
-    alive = quick.fit(X, Y)
-
-    assert alive.trials_[theirs.number].state is TrialState.RUNNING
-    assert alive.cv_results_["trial_number"].tolist() == [0, 2]
-
-    sign(study, time.time() - 2 * _search_workers.GRACE)
-    dead = quick.fit(X, Y)
-
-    assert dead.trials_[theirs.number].state is TrialState.FAIL
-    assert dead.cv_results_["trial_number"].tolist() == [0, 2, 3]
-    assert dead.trials_[3].params == theirs.params
+# ---- what a storage may be -----------------------------------------------------
 
 
-def test_a_search_waits_for_the_trials_of_others(tmp_path):
-    """And so sees all that its study has, when it refits."""
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
-    search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
-    study = load(storage, "s")
-    theirs = study.ask(SPACE)
-    theirs.set_user_attr(_search_workers.RUN, "theirs")
-    sign(study, time.time())
-
-    def finish_theirs(study_, trial):
-        result = FoldResult(2.0, None, fit_time=1.0, score_time=1.0)
-        for k in range(3):
-            theirs.set_user_attr(f"{FOLD}{k}", result.as_attribute())
-        study.tell(theirs, 2.0)
-
-    quick = search(storage, "s", 3, callbacks=[finish_theirs])
-    fitted = quick.set_params(estimator__seconds=0).fit(X, Y)
-
-    assert fitted.cv_results_["trial_number"].tolist() == [0, 1, 2]
-    assert fitted.best_score_ == 2.0
-
-
-def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
-    """Of the same seed, and before any of their trials is over."""
-
-    def first_trial(name, beat, **options):
-        storage = f"sqlite:///{tmp_path / name}"
-        sign(
-            optuna.create_study(storage=storage, direction="maximize", study_name="s"),
-            beat,
-        )
-        quick = search(storage, "s", 1, enqueue=None, **options)
-        return quick.set_params(estimator__seconds=0).fit(X, Y).trials_[0].params
-
-    gone, now = time.time() - 2 * _search_workers.GRACE, time.time()
-    alone, again = first_trial("alone.db", gone), first_trial("again.db", gone)
-
-    assert alone == again
-    assert first_trial("beside.db", now) != alone
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    alone, again = (first_trial(f"{n}.db", gone, sampler=sampler) for n in "ab")
-    assert alone == again
-    assert first_trial("c.db", now, sampler=sampler) != alone
+@pytest.mark.parametrize("url", ["foo://x", "postgresql://host:port/db", "sqlite://x"])
+def test_a_url_of_no_database_is_refused(url):
+    with pytest.raises(ValueError, match=f"Got '{url}', which SQLAlchemy does not"):
+        open_storage(url)
 
 
 def test_a_database_without_a_driver_names_the_extra(monkeypatch):
-    def no_driver(url, engine_kwargs=None):
-        raise ImportError("Failed to import DB access module")
-
-    monkeypatch.setattr("sk_adalora.search.storage.RDBStorage", no_driver)
-    with pytest.raises(ImportError, match=r"'postgresql'.*sk-adalora\[scale\]"):
-        open_storage("postgresql://me:hush-hush@host/db")
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(ImportError, match=r"'postgresql.*sk-adalora\[scale\]"):
+        open_storage("postgresql+psycopg://me:hush-hush@host/db")
 
 
-@pytest.mark.parametrize(
-    ("url", "scheme"),
-    [
-        ("foo://x", "foo"),
-        ("postgres://me:hush-hush@host/db", "postgres"),
-        ("postgresql://host:port/db", "postgresql"),
-        ("sqlite://study.db", "sqlite"),
-        ("://x", ""),
-    ],
-)
-def test_a_url_of_no_database_is_refused(url, scheme):
-    with pytest.raises(ValueError, match=f"Got a URL of '{scheme}' that SQL") as caught:
-        open_storage(url)
-    text = "".join(traceback.format_exception(caught.value))
-    assert "or a path without '://'" in text
-    assert "hush" not in text
-    assert "ArgumentError" not in text
-    assert "invalid literal" not in text
-
-
-@pytest.mark.parametrize("who", ["the next", "one beside it"])
-def test_half_a_line_of_a_journal_is_cut_off(tmp_path, who):
-    """As a crash or a full disk leaves it."""
-    path = tmp_path / "journal.log"
-    study = optuna.create_study(storage=open_storage(path), study_name="s")
-    study.set_user_attr("a", 1)
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"op_code": 4, "work')
-
-    if who == "the next":
-        study = optuna.load_study(study_name="s", storage=open_storage(path))
-    assert study.user_attrs == {"a": 1}
-    study.set_user_attr("b", 2)
-    again = optuna.load_study(study_name="s", storage=open_storage(path))
-    assert again.user_attrs == {"a": 1, "b": 2}
-    assert path.read_bytes().startswith(whole)
-
-
-def test_a_journal_needs_no_links_where_they_need_rights(tmp_path, monkeypatch):
-    """As on Windows."""
-
-    def symlink(*_, **__):
-        raise OSError("A required privilege is not held by the client")
-
-    monkeypatch.setattr(_search_storage, "_LINKS_ARE_FREE", False)
-    monkeypatch.setattr(os, "symlink", symlink)
-    path = tmp_path / "journal.log"
-    fitted = search(path, "s", 2).set_params(estimator__seconds=0).fit(X, Y)
-    again = search(path, "s", 3).set_params(estimator__seconds=0).fit(X, Y)
-
-    assert [t.params for t in again.trials_[:2]] == [t.params for t in fitted.trials_]
-    assert [file.name for file in tmp_path.iterdir()] == ["journal.log"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"name": "config"}', "which is another file"),
-        (b"some notes\nwithout an end", "which is another file"),
-        (b"SQLite format 3\0 and more", r"is a database of SQLite\. Pass 'sqlite:///"),
-    ],
-)
-def test_another_file_is_no_journal(tmp_path, content, message):
-    path = tmp_path / "file"
-    path.write_bytes(content)
-
-    with pytest.raises(ValueError, match=f"must be the path of a journal .*{message}"):
-        open_storage(str(path))
-    assert path.read_bytes() == content
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("prefix", ["", "sqlite:///", "sqlite+pysqlite:///"])
-def test_a_storage_in_no_folder_says_so(tmp_path, monkeypatch, prefix):
-    monkeypatch.chdir(tmp_path)
-
-    match = "Got '.*study', which is in '.*new', which does not exist. Make that folder"
-    for path in ("new/study", tmp_path / "new" / "study"):
-        with pytest.raises(FileNotFoundError, match=match):
-            open_storage(f"{prefix}{path}")
-    with pytest.raises(FileNotFoundError, match="which is a folder"):
-        open_storage(f"{prefix}{tmp_path}")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("driver", ["", "+pysqlite"])
-def test_a_database_in_a_folder_with_a_space(tmp_path, driver):
-    (tmp_path / "my studies").mkdir()
-    url = f"sqlite{driver}:///{tmp_path}/my%20studies/study.db"
-    if sqlalchemy.engine.make_url(url).database.endswith("%20studies/study.db"):
-        pytest.skip("SQLAlchemy before 2.1 does not decode it")
-    optuna.create_study(storage=open_storage(url))
-
-    assert (tmp_path / "my studies" / "study.db").exists()
-
-
-@pytest.mark.parametrize("path", ["", "/", "/:memory:"])
-def test_a_database_in_memory_is_in_no_folder(tmp_path, monkeypatch, path):
-    monkeypatch.chdir(tmp_path)
-    study = optuna.create_study(storage=open_storage(f"sqlite://{path}"))
-
-    assert len(study.trials) == 0
-    assert list(tmp_path.iterdir()) == []
+def test_a_database_in_no_folder_is_an_error_at_once(tmp_path):
+    with pytest.raises(ConnectionError, match="unable to open database file"):
+        open_storage(f"sqlite:///{tmp_path}/new/study.db")
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -467,15 +324,13 @@ def test_a_journal_in_the_home_directory(tmp_path, monkeypatch, kind):
     assert [p.name for p in tmp_path.iterdir()] == ["journal.log"]
 
 
-def test_a_journal_that_was_just_begun_is_one(tmp_path):
-    for content in (b"", b'{"op_', b'{"op_code": 0'):
-        path = tmp_path / f"{len(content)}.log"
-        path.write_bytes(content)
-        study = optuna.create_study(storage=open_storage(path), study_name="s")
-        study.set_user_attr("a", 1)
-        again = optuna.load_study(study_name="s", storage=open_storage(path))
+def test_another_file_is_no_journal(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"SQLite format 3\0 and more")
 
-        assert again.user_attrs == {"a": 1}
+    with pytest.raises(ValueError, match=r"another file\. Pass .* 'sqlite:///PATH'"):
+        open_storage(path)
+    assert path.read_bytes() == b"SQLite format 3\0 and more"
 
 
 def test_a_storage_that_breaks_during_the_refit_costs_nothing(tmp_path):
@@ -486,84 +341,7 @@ def test_a_storage_that_breaks_during_the_refit_costs_nothing(tmp_path):
             return super().fit(X, y)
 
     path = tmp_path / "study.db"
-    options = {"storage": f"sqlite:///{path}", "study_name": "s", "cv": 3}
-    given = AdaLoraSearchCV(Breaks(), SPACE, n_trials=2, enqueue=None, **options)
-    with pytest.warns(UserWarning, match="told that this search is over. Got .*Error"):
-        given.fit(X, Y)
+    given = search(Breaks(), storage=f"sqlite:///{path}", n_trials=2).fit(X, Y)
 
     assert given.best_estimator_.a == given.best_params_["a"]
     assert len(given.trials_) == 2
-
-
-@pytest.mark.slow
-def test_a_restart_of_the_database_costs_no_trial(server, tmp_path):
-    name = "restarted"
-    log = tmp_path / "fits.log"
-    workers = [start_worker(server.url, name, 12, "--log", log) for _ in range(2)]
-    wait_for(lambda: log.exists() and len(log.read_text().split()) >= 8)
-    server.stop()
-    time.sleep(3)
-    server.start()
-    said = [worker.communicate(timeout=120)[1] for worker in workers]
-    trials = load(server.url, name).trials
-
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    assert all(text.count("retrying for 10 minutes") == 1 for text in said)
-    assert sum(map(is_over, trials)) == 12
-    # At most withdrawn, or asked for when the answer was lost.
-    assert all(is_over(t) or not t.params for t in trials)
-    assert not any(DEATHS in t.user_attrs or ERROR in t.user_attrs for t in trials)
-
-
-@pytest.fixture
-def locked(tmp_path, monkeypatch):
-    """URL of a database, and a function that keeps all others out of it for a while."""
-    monkeypatch.setattr(_search_storage, "_PATIENCE", 0.05)
-    path = tmp_path / "study.db"
-
-    def lock(seconds):
-        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        other.execute("BEGIN EXCLUSIVE")
-        timer = threading.Timer(seconds, other.close)
-        timer.start()
-        return timer
-
-    return f"sqlite:///{path}", lock
-
-
-def test_a_database_that_is_away_is_waited_for(locked):
-    storage, lock = locked
-    timers = []
-
-    def away(study, trial):
-        if not timers:
-            timers.append(lock(1.0))
-
-    given = search(storage, "s", 3, callbacks=[away], refit=False)
-    message = "Got no answer since .*, retrying for 10 minutes: database is locked"
-    with pytest.warns(UserWarning, match=message) as warned:
-        fitted = given.set_params(estimator__seconds=0).fit(X, Y)
-    timers[0].join()
-
-    assert len(warned) == 1
-    assert fitted.cv_results_["state"].tolist() == ["complete"] * 3
-    assert len(fitted.trials_) == 3
-
-
-def test_a_database_that_stays_away_ends_the_search(locked, monkeypatch):
-    storage, lock = locked
-    monkeypatch.setattr(_search_storage, "_AWAY", 0.5)
-    timers = []
-    given = search(storage, "s", 2, callbacks=[lambda *_: timers.append(lock(4.0))])
-    given.set_params(estimator__seconds=0, refit=False)
-    with (
-        pytest.warns(UserWarning, match="retrying"),
-        pytest.raises(
-            ConnectionError,
-            match=r"must be reachable\. .* Start it, and call `fit` again",
-        ),
-    ):
-        given.fit(X, Y)
-    timers[0].join()
-
-    assert len(given.set_params(callbacks=None).fit(X, Y).cv_results_["params"]) == 2
